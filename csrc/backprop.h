@@ -1,0 +1,169 @@
+/* backprop.h: the public header of the C core, and its manual.
+ *
+ * A program is an immutable list of instructions over buffers. It is handed over as a list of 64-bit words (format
+ * below), checked once on entry, and then run: the run is a loop over instructions that takes no lock of Python's,
+ * allocates nothing and knows nothing of gradients.
+ *
+ * Every number is `real`: float or double, one of the two for a whole program; class labels and row numbers are int32.
+ *
+ * Rows. Dimension 0 of many buffers is the number of rows of a run, which is an argument of the run and at most the
+ * program's capacity. A *dim* word d >= 0 is a fixed size; d < 0 is (-d) times the number of rows.
+ *
+ * Spaces. A buffer is (space, offset in elements). Space 0 is the context's arena; the others are base pointers given
+ * with each run (parameters, gradients, optimiser state, scalars, inputs, outputs).
+ */
+#ifndef BACKPROP_H
+#define BACKPROP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* ------------------------------------------------------------------ operations, from ops.def */
+typedef enum {
+#define BP_MAP(NAME, name, arity, algebra) BP_MAP_##NAME,
+#include "ops.def"
+    BP_MAP_COUNT
+} bp_map_op;
+typedef enum {
+#define BP_REDUCE(NAME, name) BP_REDUCE_##NAME,
+#include "ops.def"
+    BP_REDUCE_COUNT
+} bp_reduce_op;
+typedef enum {
+#define BP_INSTR(NAME, name) BP_INSTR_##NAME,
+#include "ops.def"
+    BP_INSTR_COUNT
+} bp_instr_op;
+
+typedef struct { const char *name; int arity; const char *algebra; } bp_op_row;
+extern const bp_op_row bp_map_rows[BP_MAP_COUNT];          /* ops.c: names for Python and the tests */
+extern const char *const bp_reduce_names[BP_REDUCE_COUNT];
+extern const char *const bp_instr_names[BP_INSTR_COUNT];
+
+/* ------------------------------------------------------------------ processor (cpu.c) */
+typedef struct bp_kernels bp_kernels;      /* one table of functions per instruction set and float type: kernels.h */
+enum { BP_ISA_SCALAR, BP_ISA_AVX2, BP_ISA_AVX512, BP_ISA_NEON, BP_ISA_COUNT };
+const char *bp_isa_name(int isa);
+int bp_isa_compiled(int isa);              /* 1 if this build has it */
+int bp_isa_supported(int isa);             /* 1 if it is compiled and this processor and its system can run it */
+int bp_isa_select(const char *name, char *err, size_t err_size);  /* NULL or "": the best one; 0, or -1 and a message */
+int bp_isa_current(void);
+const bp_kernels *bp_kernels_for(int isa, int real_bytes);        /* NULL where the set is not supported */
+const bp_kernels *bp_kernels_current(int real_bytes);
+
+/* ------------------------------------------------------------------ threads (pool.c) */
+typedef void (*bp_task_fn)(void *arg, int64_t task, int thread);
+int bp_threads_default(const char **why);  /* from BACKPROP_NUM_THREADS, OMP_NUM_THREADS, affinity, cgroup quota */
+int bp_threads_get(void);
+int bp_threads_set(int n);                 /* returns the old number; n >= 1 */
+/* Runs fn(arg, task, thread) for every task in [0, tasks), on at most `threads` threads (the caller is thread 0), and
+ * returns when all are done. The pool knows no mathematics: which thread takes a task must not change a result.
+ * A caller that finds the pool busy, or is itself inside a task, runs all tasks alone. Workers run with the caller's
+ * floating-point control state. Safe after fork and from many threads at once. */
+void bp_parallel(int threads, int64_t tasks, bp_task_fn fn, void *arg);
+
+/* Floating-point control: bp_fp_enter returns the caller's state after setting round-to-nearest, exceptions masked, and
+ * flush-to-zero + denormals-are-zero on or off; bp_fp_leave restores it. */
+uint64_t bp_fp_enter(int flush);
+void bp_fp_leave(uint64_t saved);
+uint64_t bp_fp_state(void);                /* the state as it is */
+
+/* ------------------------------------------------------------------ random numbers outside of programs (rng.c) */
+/* One block of Philox4x32-10. bp_permutation: out[n] is a shuffle of 0 .. n-1, a function of (n, seed, epoch) alone;
+ * bp_uniform: out[n] in [0, 1) with 53 bits, a function of (seed, stream); a longer one starts with the shorter. */
+void bp_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4]);
+void bp_permutation(int64_t n, uint64_t seed, uint64_t epoch, int64_t *out);
+void bp_uniform(int64_t n, uint64_t seed, uint64_t stream, double *out);
+
+/* ------------------------------------------------------------------ programs (program.c) */
+typedef struct bp_program bp_program;      /* immutable, shared between threads */
+typedef struct bp_context bp_context;      /* arena and scratch of one run at a time */
+int64_t bp_allocations(void);              /* blocks of memory asked for so far by programs and contexts: a run adds none */
+
+typedef enum {
+    BP_OK = 0,
+    BP_NOT_FINITE = 1,      /* a CHECK instruction found NaN or infinity; nothing after it has run */
+    BP_INTERRUPTED = 2,     /* poll() said stop before the first instruction that writes to parameters */
+    BP_OUT_OF_RANGE = 3     /* a label or a row number is not in range; nothing after it has run */
+} bp_status;
+
+typedef struct {
+    int64_t rows;            /* rows of this run, 0 <= rows <= capacity */
+    void *const *bases;      /* [n_spaces]; bases[0] is ignored (the arena) */
+    int64_t first, last;     /* run instructions [first, last) */
+    uint64_t seed, step;     /* of the random numbers */
+    int64_t row0;            /* row of the effective batch at which this micro-batch starts */
+    int flush;               /* 1: denormals are flushed to zero while this runs */
+    int threads;             /* at most so many threads */
+    int (*poll)(void *);     /* called between instructions when 50 ms have passed; non-zero: stop; may be NULL */
+    void *poll_arg;
+} bp_run_args;
+
+typedef struct {
+    bp_status status;
+    int64_t instruction;     /* where it stopped */
+    int64_t value, limit;    /* BP_OUT_OF_RANGE: the offending number, and the exclusive upper limit */
+} bp_run_result;
+
+bp_program *bp_program_new(const int64_t *words, int64_t n_words, char *err, size_t err_size);
+void bp_program_free(bp_program *);
+int64_t bp_program_instructions(const bp_program *);
+size_t bp_program_context_bytes(const bp_program *, int threads);
+bp_context *bp_context_new(const bp_program *, int threads);   /* one allocation, 64-byte aligned; NULL: out of memory */
+void bp_context_free(bp_context *);
+void *bp_context_arena(bp_context *, size_t *bytes);           /* for tests and for reading kept activations */
+bp_run_result bp_run(const bp_program *, bp_context *, const bp_run_args *);
+
+/* Many steps in one call: step s runs rows order[start + s*batch ...] of the data. */
+typedef struct {
+    int space;               /* the input space that is fed */
+    const void *data;        /* rows of `row_bytes` bytes, `stride` bytes apart */
+    int64_t row_bytes, stride;
+} bp_feed;
+typedef struct {
+    const bp_feed *feeds; int n_feeds;
+    const int64_t *order;    /* [n] row numbers, or NULL for 0, 1, 2 ... (then nothing is copied) */
+    int64_t n, batch;        /* rows in the data; rows a step (the last step of the data may have fewer) */
+    int64_t first_step, n_steps;   /* steps of this epoch to run: step s takes rows [s*batch, min(n, (s+1)*batch)) */
+    int scalar_space;        /* base advances by scalar_stride elements a step (learning rates, bias corrections); -1: none */
+    int64_t scalar_stride;
+    int loss_space;          /* base advances by one element a step: where the step's loss is written; -1: none */
+    double seconds;          /* stop after the first whole step that ends later than this (0: no limit) */
+} bp_fit_args;
+/* Runs steps; result.instruction is where the last one stopped, *done the number of whole steps. */
+bp_run_result bp_fit(const bp_program *, bp_context *, const bp_run_args *, const bp_fit_args *, int64_t *done);
+
+/* ------------------------------------------------------------------ the words of a program
+ * header:   magic 0x62703031, real_bytes (4|8), capacity, arena_elements_bytes (bytes of space 0), n_spaces,
+ *           then for each space: element_bytes (4|8; 0 for the arena), elements (a dim; -capacity-scaled where dim < 0),
+ *           writable (0|1)
+ *           n_maps, then each map; n_instructions, then for each the number of words that follow, its operation, its fields
+ * operand:  space, offset (elements), ld (elements between rows; at least the columns where there are several rows). A
+ *           vector [n], ROW or SCALAR is contiguous and its ld means nothing; element i of a COL lies at i*ld.
+ *           In space 0 elements are as wide as what is stored there: reals, or int32.
+ * map:      n_loads, each: operand, kind (0 FULL [r,c], 1 ROW [c], 2 COL [r], 3 SCALAR)
+ *           n_ops, each: op, a, b, c, imm      (op i's result is slot n_loads + i; a, b, c are slots, -1 where unused;
+ *                                               imm: RANDOM's node number)
+ *           n_stores, each: slot, operand, direct (1: the result may be written there as it is computed)
+ *           kind FULL for every store. An epilogue's load 0 is the block that the anchor has just computed; its operand
+ *           is then space -1. Loads and stores of one map are over the same region [rows, cols] of a matrix.
+ * MATMUL:   m, n, k (dims), trans_a, trans_b, A operand, B operand, C operand (space -1: raw result is not kept), map (-1: none)
+ *           C[m,n] = op(A)[m,k] op(B)[k,n]; A is stored [m,k] (or [k,m] where trans_a), B [k,n] (or [n,k] where trans_b)
+ * MAP:      rows, cols (dims), map
+ * REDUCE:   kind, outer, r, inner (dims), src operand, dst operand (space -1: not kept), map (-1: none)
+ *           dst[outer, inner] = over r of src[outer, r, inner], both contiguous; the map runs over [outer, inner]
+ *           (over [1, outer] where the word of inner is 1). Over nothing: 0, or -inf for max, inf for min
+ * SOFTMAX_CE: n (dim), classes, targets_kind (0 int32 labels [n], 1 rows of probabilities [n,classes], contiguous), z operand,
+ *           targets operand, g operand (space -1: 1) with its kind (2 COL [n] or 3 SCALAR), loss operand [n] (space -1: none),
+ *           dz operand (space -1: none)
+ *           loss_i = log sum_j exp z_ij - z_i,y   (or  sum_j t_ij (logsumexp - z_ij));  dz_ij = g_i (softmax(z)_ij sum_j t_ij - t_ij)
+ * GATHER:   n (dim), width, limit (dim), table operand, ids operand (int32 [n]), dst operand:  dst[i,:] = table[ids[i],:]
+ * SCATTER_ADD: n (dim), width, limit (dim), src operand, ids operand, dst operand:  dst = 0; dst[ids[i],:] += src[i,:], i ascending
+ * COPY:     ndim, dims[ndim], src (space, offset, strides[ndim]), dst (space, offset, strides[ndim]); strides in elements,
+ *           of either sign; a src stride of 0 broadcasts; dst's dimensions nest: no element is written twice
+ * FILL:     count (dim), dst operand, value as the bits of a double
+ * ARGMAX:   rows, cols (dims), src operand, dst operand (int32 [rows]); first of equals; NaN counts as largest
+ * CHECK:    operand of one real: BP_NOT_FINITE unless it is finite
+ */
+
+#endif

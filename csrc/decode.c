@@ -1,0 +1,695 @@
+/* decode.c: from the words of a program (backprop.h) to the structures that run (program.h).
+ *
+ * Everything is checked here, once: afterwards no run can leave the memory of its spaces, whatever the words were. Sizes
+ * are checked at full capacity; all of them grow with the number of rows, so fewer rows touch less. */
+#include "program.h"
+
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_SMALL = 1 << 20 };                /* maps, loads, operations ... of one program */
+static const int64_t MAX_DIM = (int64_t)1 << 40, MAX_PRODUCT = (int64_t)1 << 46, MAX_ARENA = (int64_t)1 << 46;
+
+typedef struct {
+    bp_program *p;
+    const int64_t *next, *end;               /* words of the section that is read */
+    char *free, *free_end;                   /* the rest of the program's one block */
+    struct use { int read; int64_t written; } *uses; /* by space: does any instruction read it; the first that writes to it */
+    int64_t instr;                           /* the number of the instruction, or -1 */
+    char where[64];                          /* what is read, for messages */
+    int failed;                              /* the first failure is kept, and everything after it reads as 0 */
+    char *err;
+    size_t err_size;
+} reader;
+
+static void fail(reader *d, const char *format, ...)
+{
+    if (d->failed)
+        return;
+    d->failed = 1;
+    const int n = snprintf(d->err, d->err_size, "%s: ", d->where);
+    if (n < 0 || (size_t)n >= d->err_size)
+        return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(d->err + n, d->err_size - (size_t)n, format, args);
+    va_end(args);
+}
+
+static int64_t word(reader *d, const char *field, int64_t low, int64_t high)
+{
+    if (d->failed)
+        return 0;
+    if (d->next == d->end) {
+        fail(d, "%s: the words end here", field);
+        return 0;
+    }
+    const int64_t w = *d->next++;
+    if (w < low || w > high) {
+        fail(d, "%s: %lld is not in %lld ... %lld", field, (long long)w, (long long)low, (long long)high);
+        return 0;
+    }
+    return w;
+}
+
+static int small(reader *d, const char *field, int64_t low, int64_t high) { return (int)word(d, field, low, high); }
+
+static int64_t dim(reader *d, const char *field)
+{
+    const int64_t w = word(d, field, -MAX_DIM, MAX_DIM);
+    int64_t size;
+    if (w < 0 && (__builtin_mul_overflow(-w, d->p->capacity, &size) || size > MAX_DIM)) {
+        fail(d, "%s: %lld times %lld rows is too large", field, (long long)-w, (long long)d->p->capacity);
+        return 0;
+    }
+    return w;
+}
+
+static int64_t most(const reader *d, int64_t dim_word) { return bp_dim_at(dim_word, d->p->capacity); }
+
+/* A product of sizes, which must be a possible number of elements. */
+static int64_t product(reader *d, const char *field, int64_t a, int64_t b)
+{
+    int64_t c;
+    if (!__builtin_mul_overflow(a, b, &c) && c <= MAX_PRODUCT)
+        return c;
+    fail(d, "%s: %lld times %lld is too large", field, (long long)a, (long long)b);
+    return 0;
+}
+
+static void *take(reader *d, int64_t count, size_t bytes)
+{
+    const size_t total = ((size_t)count * bytes + 15) / 16 * 16;
+    if (d->failed || total > (size_t)(d->free_end - d->free)) {
+        fail(d, "more entries than there are words");
+        return NULL;
+    }
+    void *block = d->free;
+    d->free += total;
+    return block;
+}
+
+static bp_operand operand(reader *d, const char *field)
+{
+    bp_operand o;
+    o.space = word(d, field, -1, d->p->n_spaces - 1);
+    o.offset = word(d, field, 0, MAX_PRODUCT);
+    o.ld = word(d, field, 0, MAX_PRODUCT);
+    return o;
+}
+
+enum { READ, WRITE, TEST }; /* TEST reads, but for CHECK alone: that does not make a space state */
+
+/* Elements [low, high) of the operand's space are used, counted from its start. */
+static void check_extent(reader *d, const char *field, const bp_operand *o, int64_t low, int64_t high, int bytes, int use)
+{
+    if (d->failed)
+        return;
+    if (o->space < 0) {
+        fail(d, "%s: has no space", field);
+        return;
+    }
+    const bp_space *s = &d->p->spaces[o->space];
+    int64_t elements = most(d, s->elements);
+    if (o->space == 0)
+        elements = d->p->arena_bytes / bytes;
+    else if (s->element_bytes != bytes)
+        fail(d, "%s: space %lld has elements of %d bytes, not %d", field, (long long)o->space, s->element_bytes, bytes);
+    if (use == WRITE && !s->writable)
+        fail(d, "%s: space %lld is not writable", field, (long long)o->space);
+    if (low < 0 || high > elements)
+        fail(d, "%s: elements %lld ... %lld of space %lld, which has %lld", field, (long long)low, (long long)high,
+             (long long)o->space, (long long)elements);
+    struct use *u = &d->uses[o->space];
+    u->read |= use == READ;
+    if (use == WRITE && d->instr < u->written)
+        u->written = d->instr;
+}
+
+/* A matrix [rows, cols], both dims. */
+static void check_matrix(reader *d, const char *field, const bp_operand *o, int64_t rows, int64_t cols, int bytes, int use)
+{
+    int64_t end, n = most(d, rows), width = most(d, cols);
+    if (n > 1 && o->ld < width)
+        fail(d, "%s: ld %lld is less than %lld columns", field, (long long)o->ld, (long long)width);
+    if (n == 0 || width == 0)
+        end = o->offset;
+    else if (__builtin_mul_overflow(n - 1, o->ld, &end) || __builtin_add_overflow(end, o->offset + width, &end))
+        end = INT64_MAX;
+    check_extent(d, field, o, o->offset, end, bytes, use);
+}
+
+/* A contiguous vector of n (a dim) elements; ld means nothing. */
+static void check_vector(reader *d, const char *field, const bp_operand *o, int64_t n, int bytes, int use)
+{
+    check_extent(d, field, o, o->offset, o->offset + most(d, n), bytes, use);
+}
+
+/* ------------------------------------------------------------------ elementwise programs */
+
+/* Nanoseconds for one float on one core, roughly; a FULL operand costs about as much as an addition. */
+static double op_ns(int op)
+{
+    switch (op) {
+    case BP_MAP_RANDOM: case BP_MAP_EXP: case BP_MAP_EXPM1: case BP_MAP_LOG: case BP_MAP_LOG1P: case BP_MAP_TANH:
+    case BP_MAP_LOGISTIC: case BP_MAP_ERF: return 1.0;
+    case BP_MAP_POW: return 3.0;
+    case BP_MAP_DIV: case BP_MAP_SQRT: return 0.3;
+    default: return 0.1;
+    }
+}
+
+/* Puts the operations whose result is one number first. What is stored must be the result of a vector operation: a stored
+ * load or number gets a COPY, after all others, so that no store changes a load which another store still wants. */
+static void find_scalars(bp_map *m, char *is_scalar, bp_op *sorted)
+{
+    for (int i = 0; i < m->n_loads; i++)
+        is_scalar[i] = m->loads[i].kind == BP_SCALAR;
+    for (int i = 0; i < m->n_ops; i++) {
+        const bp_op *op = &m->ops[i];
+        const int arity = bp_map_rows[op->op].arity;
+        is_scalar[op->dst] = arity > 0 && is_scalar[op->a] && (arity < 2 || is_scalar[op->b]) && (arity < 3 || is_scalar[op->c]);
+        m->n_scalar_ops += is_scalar[op->dst];
+    }
+    bp_op *front = sorted, *back = sorted + m->n_scalar_ops;
+    for (int i = 0; i < m->n_ops; i++)
+        *(is_scalar[m->ops[i].dst] ? front++ : back++) = m->ops[i];
+    m->ops = sorted;
+    m->n_slots = m->n_loads + m->n_ops;
+    for (int i = 0; i < m->n_stores; i++) {
+        const int slot = m->stores[i].slot;
+        if (slot < m->n_loads || is_scalar[slot]) {
+            m->stores[i].slot = m->n_slots;
+            sorted[m->n_ops++] = (bp_op){.op = BP_MAP_COPY, .a = slot, .dst = m->n_slots++, .reg = -1, .store = -1};
+        }
+    }
+}
+
+typedef struct { int *taken, n; } registers; /* taken[r]: 1 if register r is in use; n registers were ever */
+
+static int get_register(registers *r)
+{
+    int i = 0;
+    while (i < r->n && r->taken[i])
+        i++;
+    r->n += i == r->n;
+    r->taken[i] = 1;
+    return i;
+}
+
+/* Variants, direct stores and registers. last[slot]: the last operation that reads it (-1: none; INT_MAX: it is stored, or
+ * must stay for all blocks); reg_of[slot]. */
+static void assign_registers(bp_map *m, const char *is_scalar, int *last, int *reg_of, int *taken)
+{
+    registers regs = {taken, 0};
+    for (int s = 0; s < m->n_slots; s++)
+        last[s] = reg_of[s] = -1;
+    for (int i = 0; i < m->n_ops; i++) {
+        bp_op *op = &m->ops[i];
+        const int slot[3] = {op->a, op->b, op->c};
+        for (int j = 0; j < bp_map_rows[op->op].arity; j++) {
+            const int load = slot[j] < m->n_loads ? m->loads[slot[j]].kind : BP_FULL;
+            last[slot[j]] = i;
+            op->variant[0] |= (uint8_t)(is_scalar[slot[j]] << j);
+            op->variant[1] |= (uint8_t)((is_scalar[slot[j]] || load == BP_COL) << j);
+        }
+        m->ns += i < m->n_scalar_ops ? 0 : op_ns(op->op);
+    }
+    m->block_last_use = m->epilogue ? last[0] : -1;
+    for (int i = 0; i < m->n_stores; i++) {
+        int times = 0;
+        for (int j = 0; j < m->n_stores; j++)
+            times += m->stores[j].slot == m->stores[i].slot;
+        for (int j = 0; j < m->n_ops; j++)
+            if (m->ops[j].dst == m->stores[i].slot && m->stores[i].direct && times == 1)
+                m->ops[j].store = i;
+        last[m->stores[i].slot] = INT_MAX;
+    }
+    m->flat = 1;
+    for (int i = 0; i < m->n_loads; i++) {
+        bp_load *load = &m->loads[i];
+        load->reg = -1;
+        m->flat &= load->kind == BP_FULL || load->kind == BP_SCALAR;
+        if (load->kind == BP_SCALAR || last[i] < 0)
+            continue;
+        m->ns += 0.1;
+        load->reg = reg_of[i] = get_register(&regs);
+        if (load->kind == BP_ROW)
+            last[i] = INT_MAX;
+    }
+    for (int i = m->n_scalar_ops; i < m->n_ops; i++) {
+        bp_op *op = &m->ops[i];
+        const int slot[3] = {op->a, op->b, op->c};
+        for (int j = 0; j < bp_map_rows[op->op].arity; j++)
+            if (last[slot[j]] == i && reg_of[slot[j]] >= 0)
+                taken[reg_of[slot[j]]] = 0; /* the result may take its place: kernels allow dst == operand */
+        op->reg = reg_of[op->dst] = get_register(&regs);
+        if (last[op->dst] < 0)
+            taken[op->reg] = 0;
+        m->flat &= op->op != BP_MAP_RANDOM;
+    }
+    m->n_regs = regs.n;
+    m->ns += 0.1 * m->n_stores;
+}
+
+static void read_map(reader *d, bp_map *m)
+{
+    m->n_loads = small(d, "number of loads", 0, MAX_SMALL);
+    m->loads = take(d, m->n_loads, sizeof *m->loads);
+    for (int i = 0; i < m->n_loads && !d->failed; i++) {
+        m->loads[i].at = operand(d, "load");
+        m->loads[i].kind = small(d, "kind of load", BP_FULL, BP_SCALAR);
+        if (m->loads[i].at.space < 0) {
+            if (i > 0 || m->loads[i].kind != BP_FULL)
+                fail(d, "load %d: only load 0 may be the anchor's block, and its kind is FULL", i);
+            m->epilogue = 1;
+        }
+    }
+    m->n_ops = small(d, "number of operations", 0, MAX_SMALL);
+    m->ops = take(d, m->n_ops, sizeof *m->ops);
+    for (int i = 0; i < m->n_ops && !d->failed; i++) {
+        bp_op *op = &m->ops[i];
+        op->op = small(d, "operation", 0, BP_MAP_COUNT - 1);
+        int *const slot[3] = {&op->a, &op->b, &op->c};
+        for (int j = 0; j < 3; j++) {
+            const int used = j < bp_map_rows[op->op].arity;
+            const int s = small(d, "operand slot", used ? 0 : -1, used ? m->n_loads + i - 1 : INT_MAX);
+            *slot[j] = used ? s : 0;
+        }
+        const int64_t imm = word(d, "imm", INT64_MIN, INT64_MAX);
+        if (op->op == BP_MAP_RANDOM && (imm < 0 || imm > UINT32_MAX))
+            fail(d, "imm: %lld is not the number of a node, 0 ... 2^32 - 1", (long long)imm);
+        op->node = (uint32_t)imm;
+        op->dst = m->n_loads + i;
+        op->store = op->reg = -1;
+    }
+    m->n_stores = small(d, "number of stores", 1, MAX_SMALL);
+    m->stores = take(d, m->n_stores, sizeof *m->stores);
+    for (int i = 0; i < m->n_stores && !d->failed; i++) {
+        m->stores[i].slot = small(d, "slot of store", 0, m->n_loads + m->n_ops - 1);
+        m->stores[i].at = operand(d, "store");
+        m->stores[i].direct = small(d, "direct", 0, 1);
+    }
+    m->n_slots = m->n_loads + m->n_ops + m->n_stores;
+    char *is_scalar = take(d, m->n_slots, 1);
+    int *scratch = take(d, 3 * (int64_t)m->n_slots, sizeof *scratch);
+    bp_op *sorted = take(d, m->n_ops + m->n_stores, sizeof *sorted);
+    if (d->failed)
+        return;
+    find_scalars(m, is_scalar, sorted);
+    assign_registers(m, is_scalar, scratch, scratch + m->n_slots, scratch + 2 * m->n_slots);
+}
+
+/* An elementwise program over the region [rows, cols]. */
+static void check_map(reader *d, const bp_map *m, int64_t rows, int64_t cols, int anchored)
+{
+    if (d->failed)
+        return;
+    if (m->epilogue != anchored) {
+        fail(d, anchored ? "map: load 0 of an epilogue must be the anchor's block" : "map: load 0 is an anchor's block");
+        return;
+    }
+    const int bytes = d->p->real_bytes;
+    product(d, "rows times columns", most(d, rows), most(d, cols));
+    for (int i = m->epilogue; i < m->n_loads; i++) {
+        char field[32];
+        snprintf(field, sizeof field, "load %d of its map", i);
+        const bp_operand *at = &m->loads[i].at;
+        switch (m->loads[i].kind) {
+        case BP_FULL: check_matrix(d, field, at, rows, cols, bytes, READ); break;
+        case BP_ROW: check_vector(d, field, at, cols, bytes, READ); break;
+        case BP_COL: check_matrix(d, field, at, rows, 1, bytes, READ); break;
+        default: check_vector(d, field, at, 1, bytes, READ);
+        }
+    }
+    for (int i = 0; i < m->n_stores; i++) {
+        char field[32];
+        snprintf(field, sizeof field, "store %d of its map", i);
+        check_matrix(d, field, &m->stores[i].at, rows, cols, bytes, WRITE);
+    }
+}
+
+/* The number of a map that is used over [rows, cols], or -1. */
+static const bp_map *map_of(reader *d, int64_t rows, int64_t cols, int anchored)
+{
+    const int64_t i = word(d, "map", anchored ? -1 : 0, d->p->n_maps - 1);
+    if (d->failed || i < 0)
+        return NULL;
+    check_map(d, &d->p->maps[i], rows, cols, anchored);
+    return &d->p->maps[i];
+}
+
+/* ------------------------------------------------------------------ instructions */
+
+/* The product's raw result may be made where the epilogue's result will stand, if that is in the arena, is written as it
+ * is computed, after the last use of the raw result, and nothing else in the map reads there. The store, or -1. */
+static int store_for_c(const reader *d, const bp_map *m, int64_t rows, int64_t cols)
+{
+    const int64_t n = most(d, rows), width = most(d, cols);
+    for (int i = 0; i < m->n_ops; i++) {
+        const int store = m->ops[i].store;
+        if (store < 0 || m->block_last_use > i || m->stores[store].at.space != 0)
+            continue;
+        const bp_operand *to = &m->stores[store].at;
+        int clash = 0;
+        for (int j = 1; j < m->n_loads; j++) {
+            const bp_operand *from = &m->loads[j].at;
+            const int kind = m->loads[j].kind;
+            const int64_t tall = kind == BP_FULL || kind == BP_COL ? n : 1, wide = kind == BP_FULL || kind == BP_ROW ? width : 1;
+            clash |= from->space == 0 && from->offset < to->offset + (n - 1) * to->ld + width &&
+                     to->offset < from->offset + (tall - 1) * from->ld + wide;
+        }
+        if (!clash)
+            return store;
+    }
+    return -1;
+}
+
+static void read_matmul(reader *d, bp_instr *in)
+{
+    const int64_t m = in->u.matmul.m = dim(d, "m"), n = in->u.matmul.n = dim(d, "n"), k = in->u.matmul.k = dim(d, "k");
+    const int bytes = d->p->real_bytes;
+    const int ta = in->u.matmul.trans_a = small(d, "trans_a", 0, 1), tb = in->u.matmul.trans_b = small(d, "trans_b", 0, 1);
+    in->u.matmul.a = operand(d, "A");
+    in->u.matmul.b = operand(d, "B");
+    in->u.matmul.c = operand(d, "C");
+    in->map = map_of(d, m, n, 1);
+    product(d, "m times n", most(d, m), most(d, n));
+    product(d, "m times k", most(d, m), most(d, k));
+    product(d, "n times k", most(d, n), most(d, k));
+    check_matrix(d, "A", &in->u.matmul.a, ta ? k : m, ta ? m : k, bytes, READ);
+    check_matrix(d, "B", &in->u.matmul.b, tb ? n : k, tb ? k : n, bytes, READ);
+    in->u.matmul.c_store = -1;
+    if (in->u.matmul.c.space >= 0)
+        check_matrix(d, "C", &in->u.matmul.c, m, n, bytes, WRITE);
+    else if (in->map)
+        in->u.matmul.c_store = d->failed ? -1 : store_for_c(d, in->map, m, n);
+    else
+        fail(d, "C: the result is neither kept nor used");
+}
+
+static void read_reduce(reader *d, bp_instr *in)
+{
+    in->u.reduce.kind = small(d, "kind", 0, BP_REDUCE_COUNT - 1);
+    const int64_t outer = in->u.reduce.outer = dim(d, "outer"), r = in->u.reduce.r = dim(d, "r");
+    const int64_t inner = in->u.reduce.inner = dim(d, "inner");
+    in->u.reduce.src = operand(d, "src");
+    in->u.reduce.dst = operand(d, "dst");
+    in->map = map_of(d, inner == 1 ? 1 : outer, inner == 1 ? outer : inner, 1);
+    const int64_t results = product(d, "outer times inner", most(d, outer), most(d, inner));
+    const int64_t sources = product(d, "outer times r times inner", results, most(d, r));
+    check_vector(d, "src", &in->u.reduce.src, sources, d->p->real_bytes, READ);
+    if (in->u.reduce.dst.space >= 0)
+        check_vector(d, "dst", &in->u.reduce.dst, results, d->p->real_bytes, WRITE);
+    else if (!in->map)
+        fail(d, "dst: the result is neither kept nor used");
+    else if (results > d->p->max_reduce)
+        d->p->max_reduce = results;
+}
+
+static void need_ids(reader *d, int64_t n)
+{
+    if (most(d, n) > d->p->max_ids)
+        d->p->max_ids = most(d, n);
+}
+
+static void read_softmax_ce(reader *d, bp_instr *in)
+{
+    const int64_t n = in->u.softmax.n = dim(d, "n");
+    const int64_t classes = in->u.softmax.classes = word(d, "classes", 0, INT32_MAX);
+    const int bytes = d->p->real_bytes, kind = in->u.softmax.targets_kind = small(d, "targets_kind", 0, 1);
+    in->u.softmax.z = operand(d, "z");
+    in->u.softmax.targets = operand(d, "targets");
+    in->u.softmax.g = operand(d, "g");
+    in->u.softmax.g_kind = small(d, "kind of g", BP_COL, BP_SCALAR);
+    in->u.softmax.loss = operand(d, "loss");
+    in->u.softmax.dz = operand(d, "dz");
+    product(d, "n times classes", most(d, n), classes);
+    check_matrix(d, "z", &in->u.softmax.z, n, classes, bytes, READ);
+    if (kind == 0) {
+        need_ids(d, n);
+        check_vector(d, "targets", &in->u.softmax.targets, n, 4, READ);
+    } else if (in->u.softmax.targets.ld != classes && n != 1)
+        fail(d, "targets: ld %lld is not %lld classes", (long long)in->u.softmax.targets.ld, (long long)classes);
+    else
+        check_matrix(d, "targets", &in->u.softmax.targets, n, classes, bytes, READ);
+    if (in->u.softmax.g.space >= 0)
+        check_vector(d, "g", &in->u.softmax.g, in->u.softmax.g_kind == BP_COL ? n : 1, bytes, READ);
+    if (in->u.softmax.loss.space >= 0)
+        check_vector(d, "loss", &in->u.softmax.loss, n, bytes, WRITE);
+    if (in->u.softmax.dz.space >= 0)
+        check_matrix(d, "dz", &in->u.softmax.dz, n, classes, bytes, WRITE);
+}
+
+static void read_lookup(reader *d, bp_instr *in)
+{
+    const int gather = in->op == BP_INSTR_GATHER, bytes = d->p->real_bytes;
+    const int64_t n = in->u.lookup.n = dim(d, "n"), width = in->u.lookup.width = word(d, "width", 0, MAX_DIM);
+    const int64_t limit = in->u.lookup.limit = dim(d, "limit");
+    bp_operand first = operand(d, gather ? "table" : "src");
+    in->u.lookup.ids = operand(d, "ids");
+    bp_operand last = operand(d, "dst");
+    in->u.lookup.table = gather ? first : last;
+    in->u.lookup.rows = gather ? last : first;
+    need_ids(d, n);
+    product(d, "limit times width", most(d, limit), width);
+    product(d, "n times width", most(d, n), width);
+    check_matrix(d, gather ? "table" : "dst", &in->u.lookup.table, limit, width, bytes, gather ? READ : WRITE);
+    check_vector(d, "ids", &in->u.lookup.ids, n, 4, READ);
+    check_matrix(d, gather ? "dst" : "src", &in->u.lookup.rows, n, width, bytes, gather ? WRITE : READ);
+}
+
+/* Elements from the first to the last of a strided array, about its offset. */
+static void check_strides(reader *d, const char *field, const bp_operand *o, int nd, const int64_t *dims, const int64_t *strides,
+                          int use)
+{
+    int64_t low = o->offset, high = o->offset;
+    for (int i = 0; i < nd; i++) {
+        int64_t reach;
+        if (most(d, dims[i]) == 0) {
+            low = high = o->offset;
+            check_extent(d, field, o, low, high, d->p->real_bytes, use);
+            return;
+        }
+        int64_t *side = strides[i] < 0 ? &low : &high;
+        if (__builtin_mul_overflow(most(d, dims[i]) - 1, strides[i], &reach) || __builtin_add_overflow(*side, reach, side))
+            fail(d, "%s: stride %lld is too large", field, (long long)strides[i]);
+    }
+    check_extent(d, field, o, low, high < INT64_MAX ? high + 1 : high, d->p->real_bytes, use);
+}
+
+static void swap(int64_t *a, int64_t *b)
+{
+    const int64_t t = *a;
+    *a = *b, *b = t;
+}
+
+static int64_t magnitude(int64_t x) { return x < 0 ? -x : x; }
+
+/* Dimensions in the order of dst's strides, largest first; those that are one in memory are joined, those of size 1 go. */
+static void normalise_copy(bp_instr *in)
+{
+    int64_t *dims = in->u.copy.dims, *ss = in->u.copy.ss, *ds = in->u.copy.ds;
+    int nd = 0;
+    for (int i = 0; i < in->u.copy.nd; i++) {
+        const int64_t n = dims[i], s = ss[i], t = ds[i];
+        if (n == 1)
+            continue;
+        int j = nd++;
+        for (; j > 0 && magnitude(ds[j - 1]) < magnitude(t); j--)
+            dims[j] = dims[j - 1], ss[j] = ss[j - 1], ds[j] = ds[j - 1];
+        dims[j] = n, ss[j] = s, ds[j] = t;
+    }
+    for (int i = nd - 2; i >= 0; i--)
+        if (dims[i + 1] > 0 && ss[i] == dims[i + 1] * ss[i + 1] && ds[i] == dims[i + 1] * ds[i + 1]) {
+            dims[i] *= dims[i + 1], ss[i] = ss[i + 1], ds[i] = ds[i + 1];
+            nd--;
+            for (int j = i + 1; j < nd; j++)
+                dims[j] = dims[j + 1], ss[j] = ss[j + 1], ds[j] = ds[j + 1];
+        }
+    if (nd == 0)
+        dims[0] = ss[0] = ds[0] = nd = 1;
+    in->u.copy.nd = nd;
+}
+
+static void read_copy(reader *d, bp_instr *in)
+{
+    int64_t *dims = in->u.copy.dims, *ds = in->u.copy.ds, total = 1, reach = 0;
+    const int nd = in->u.copy.nd = small(d, "ndim", 0, BP_MAX_DIMS);
+    for (int i = 0; i < nd; i++) {
+        dims[i] = dim(d, "dims");
+        total = product(d, "dims", total, most(d, dims[i]));
+    }
+    in->u.copy.src.space = word(d, "src", 0, d->p->n_spaces - 1);
+    in->u.copy.src.offset = word(d, "offset of src", 0, MAX_PRODUCT);
+    for (int i = 0; i < nd; i++)
+        in->u.copy.ss[i] = word(d, "strides of src", -MAX_PRODUCT, MAX_PRODUCT);
+    in->u.copy.dst.space = word(d, "dst", 0, d->p->n_spaces - 1);
+    in->u.copy.dst.offset = word(d, "offset of dst", 0, MAX_PRODUCT);
+    for (int i = 0; i < nd; i++)
+        ds[i] = word(d, "strides of dst", -MAX_PRODUCT, MAX_PRODUCT);
+    check_strides(d, "src", &in->u.copy.src, nd, dims, in->u.copy.ss, READ);
+    check_strides(d, "dst", &in->u.copy.dst, nd, dims, ds, WRITE);
+    if (d->failed)
+        return;
+    if (total == 0) {
+        in->u.copy.nd = 1;
+        dims[0] = 0;
+        return;
+    }
+    normalise_copy(in);
+    /* No element is written twice, or threads would race: each dimension steps over all that is inside it. */
+    for (int i = in->u.copy.nd - 1; i >= 0; i--)
+        if (most(d, dims[i]) > 1) {
+            if (magnitude(ds[i]) <= reach)
+                fail(d, "strides of dst: elements overlap");
+            reach += (most(d, dims[i]) - 1) * magnitude(ds[i]);
+        }
+    /* A transpose is fastest where the two dimensions that are dense in src and in dst are innermost. */
+    const int last = in->u.copy.nd - 1;
+    for (int i = 0; i < last - 1; i++)
+        if (in->u.copy.ss[i] == 1 && ds[last] == 1 && in->u.copy.ss[last] != 1) {
+            swap(&dims[i], &dims[last - 1]);
+            swap(&in->u.copy.ss[i], &in->u.copy.ss[last - 1]);
+            swap(&ds[i], &ds[last - 1]);
+            break;
+        }
+}
+
+static void read_instr(reader *d, bp_instr *in)
+{
+    const int bytes = d->p->real_bytes;
+    int64_t bits;
+    switch (in->op) {
+    case BP_INSTR_MATMUL: read_matmul(d, in); break;
+    case BP_INSTR_MAP:
+        in->u.map.rows = dim(d, "rows");
+        in->u.map.cols = dim(d, "cols");
+        in->map = map_of(d, in->u.map.rows, in->u.map.cols, 0);
+        break;
+    case BP_INSTR_REDUCE: read_reduce(d, in); break;
+    case BP_INSTR_SOFTMAX_CE: read_softmax_ce(d, in); break;
+    case BP_INSTR_GATHER:
+    case BP_INSTR_SCATTER_ADD: read_lookup(d, in); break;
+    case BP_INSTR_COPY: read_copy(d, in); break;
+    case BP_INSTR_FILL:
+        in->u.fill.count = dim(d, "count");
+        in->u.fill.dst = operand(d, "dst");
+        bits = word(d, "value", INT64_MIN, INT64_MAX);
+        memcpy(&in->u.fill.value, &bits, sizeof bits);
+        check_vector(d, "dst", &in->u.fill.dst, in->u.fill.count, bytes, WRITE);
+        break;
+    case BP_INSTR_ARGMAX:
+        in->u.argmax.rows = dim(d, "rows");
+        in->u.argmax.cols = dim(d, "cols");
+        in->u.argmax.src = operand(d, "src");
+        in->u.argmax.dst = operand(d, "dst");
+        if (!d->failed && (in->u.argmax.cols == 0 || most(d, in->u.argmax.cols) > INT32_MAX))
+            fail(d, "cols: %lld is not in 1 ... 2^31 - 1", (long long)in->u.argmax.cols);
+        check_matrix(d, "src", &in->u.argmax.src, in->u.argmax.rows, in->u.argmax.cols, bytes, READ);
+        check_vector(d, "dst", &in->u.argmax.dst, in->u.argmax.rows, 4, WRITE);
+        break;
+    default: /* CHECK */
+        in->u.check.at = operand(d, "operand");
+        check_vector(d, "operand", &in->u.check.at, 1, bytes, TEST);
+    }
+}
+
+/* ------------------------------------------------------------------ the program */
+
+static void read_header(reader *d)
+{
+    bp_program *p = d->p;
+    word(d, "magic", BP_MAGIC, BP_MAGIC);
+    p->real_bytes = small(d, "real_bytes", 4, 8);
+    if (!d->failed && p->real_bytes != 4 && p->real_bytes != 8)
+        fail(d, "real_bytes: %d is neither 4 nor 8", p->real_bytes);
+    p->capacity = word(d, "capacity", 0, MAX_DIM);
+    p->arena_bytes = word(d, "bytes of the arena", 0, MAX_ARENA);
+    p->n_spaces = small(d, "number of spaces", 1, MAX_SMALL);
+    p->spaces = take(d, p->n_spaces, sizeof *p->spaces);
+    d->uses = take(d, p->n_spaces, sizeof *d->uses);
+    for (int i = 0; i < p->n_spaces && !d->failed; i++) {
+        snprintf(d->where, sizeof d->where, "space %d", i);
+        bp_space *s = &p->spaces[i];
+        s->element_bytes = small(d, "element_bytes", 0, 8);
+        if (!d->failed && (i == 0 ? s->element_bytes != 0 : s->element_bytes != 4 && s->element_bytes != 8))
+            fail(d, "element_bytes: %d", s->element_bytes);
+        s->elements = dim(d, "elements");
+        product(d, "elements", most(d, s->elements), 8);
+        s->writable = small(d, "writable", 0, 1) || i == 0;
+        d->uses[i].written = INT64_MAX;
+    }
+}
+
+static void read_program(reader *d)
+{
+    bp_program *p = d->p;
+    const int64_t *const end = d->end;
+    snprintf(d->where, sizeof d->where, "header");
+    read_header(d);
+    snprintf(d->where, sizeof d->where, "header");
+    p->n_maps = small(d, "number of maps", 0, MAX_SMALL);
+    p->maps = take(d, p->n_maps, sizeof *p->maps);
+    for (int i = 0; i < p->n_maps && !d->failed; i++) {
+        bp_map *m = &p->maps[i];
+        snprintf(d->where, sizeof d->where, "map %d", i);
+        read_map(d, m);
+        p->max_slots = m->n_slots > p->max_slots ? m->n_slots : p->max_slots;
+        p->max_scalars = m->n_scalar_ops > p->max_scalars ? m->n_scalar_ops : p->max_scalars;
+        p->max_stores = m->n_stores > p->max_stores ? m->n_stores : p->max_stores;
+        p->max_regs = m->n_regs > p->max_regs ? m->n_regs : p->max_regs;
+    }
+    snprintf(d->where, sizeof d->where, "header");
+    p->n_instrs = word(d, "number of instructions", 0, MAX_SMALL);
+    p->instrs = take(d, p->n_instrs, sizeof *p->instrs);
+    for (int64_t i = 0; i < p->n_instrs && !d->failed; i++) {
+        d->instr = i;
+        snprintf(d->where, sizeof d->where, "instruction %lld", (long long)i);
+        const int64_t length = word(d, "number of words", 1, end - d->next - 1);
+        d->end = d->failed ? d->next : d->next + length;
+        p->instrs[i].op = small(d, "operation", 0, BP_INSTR_COUNT - 1);
+        if (!d->failed)
+            snprintf(d->where, sizeof d->where, "instruction %lld (%s)", (long long)i, bp_instr_names[p->instrs[i].op]);
+        read_instr(d, &p->instrs[i]);
+        if (d->next != d->end)
+            fail(d, "number of words: %lld more than the operation has", (long long)(d->end - d->next));
+        d->end = end;
+    }
+    snprintf(d->where, sizeof d->where, "end");
+    if (d->next != d->end)
+        fail(d, "%lld words after the last instruction", (long long)(d->end - d->next));
+    p->first_write = p->n_instrs;
+    for (int i = 1; i < p->n_spaces && !d->failed; i++)
+        if (d->uses[i].read && d->uses[i].written < p->first_write)
+            p->first_write = d->uses[i].written;
+}
+
+bp_program *bp_program_new(const int64_t *words, int64_t n_words, char *err, size_t err_size)
+{
+    /* No word needs more than 64 bytes (a CHECK makes a bp_instr of 5 words); take() sees to it that this is so. */
+    if (n_words < 0 || n_words > MAX_PRODUCT / 64) {
+        snprintf(err, err_size, "header: %lld words", (long long)n_words);
+        return NULL;
+    }
+    const size_t room = sizeof(bp_program) + 4096 + (size_t)n_words * 64;
+    bp_program *p = bp_alloc(room);
+    if (!p) {
+        snprintf(err, err_size, "out of memory");
+        return NULL;
+    }
+    memset(p, 0, room);
+    reader d = {.p = p, .next = words, .end = words + n_words, .err = err, .err_size = err_size, .instr = -1};
+    d.free = (char *)p + (sizeof(bp_program) + 15) / 16 * 16;
+    d.free_end = (char *)p + room;
+    read_program(&d);
+    if (!d.failed)
+        return p;
+    bp_dealloc(p);
+    return NULL;
+}
+
+void bp_program_free(bp_program *p) { bp_dealloc(p); }
+int64_t bp_program_instructions(const bp_program *p) { return p->n_instrs; }

@@ -1,0 +1,81 @@
+/* kernels.h: the table of functions that each instruction set fills in, once for float and once for double.
+ *
+ * `real` is float or double by the table's real_bytes; pointers are void here because one struct serves both.
+ * Contracts that hold for every function of every table:
+ * - no alignment is asked of any pointer beyond that of its element; nothing outside the stated extents is touched;
+ * - n == 0 is a legal call that touches nothing;
+ * - the tail of a loop gives the same bits as its body, whatever the pointer's offset;
+ * - all tables whose instruction set has fused multiply-add (all but scalar) give the same bits. */
+#ifndef BP_KERNELS_H
+#define BP_KERNELS_H
+
+#include "backprop.h"
+
+/* dst[i] = op(a[i], b[i], c[i]), 0 <= i < n. Variant bit 0, 1, 2: a, b, c is one number, not an array (a[0] for every i).
+ * dst may be the same array as a, b or c (equal pointers), never a shifted overlap. */
+typedef void (*bp_map_fn)(int64_t n, void *dst, const void *a, const void *b, const void *c);
+
+/* The block kernel: one block of C from k steps, cut inside into register tiles of at most mr x nr.
+ *   acc[i,j] = sum over p ascending of  A(i,p) B(p,j)        a chain of fma that starts from 0 (fma(a0, b0, 0))
+ *   C[i,j]   = ADD ? C[i,j] + acc[i,j] : acc[i,j]            C(i,j) = c[i*ldc + j],  0 <= i < m,  0 <= j < n
+ * A(i,p) = a[i*rsa + p*csa] (any strides), or a is what pack_a made of that m x k block (rsa, csa unused);
+ * B(p,j) = b[p*rsb + j], or b is what pack_b made of that k x n block (rsb unused). */
+enum { BP_BLOCK_ADD = 1, BP_BLOCK_A_PACKED = 2, BP_BLOCK_B_PACKED = 4 };
+typedef void (*bp_block_fn)(int64_t m, int64_t n, int64_t k, const void *a, int64_t rsa, int64_t csa,
+                            const void *b, int64_t rsb, void *c, int64_t ldc, int flags);
+
+struct bp_kernels {
+    const char *isa;
+    int real_bytes;
+    int lanes;                                  /* reals in a vector register */
+
+    bp_map_fn map[BP_MAP_COUNT][8];             /* [op][variant bits]; RANDOM has none */
+
+    /* dst[i*cols + j] = uniform [0,1) for row row0+i, column col0+j. Philox4x32-10 (Salmon et al. 2011, Random123):
+     * key = (seed low, seed high), counter = (column / 4, row, node, step) as 32-bit words, result word column % 4.
+     * float: (word >> 8) * 2^-24; double: word * 2^-32. */
+    void (*random)(void *dst, int64_t rows, int64_t cols, uint64_t seed, uint64_t step, uint32_t node,
+                   int64_t row0, int64_t col0);
+
+    int mr, nr;                                 /* the block kernel's register tile */
+    bp_block_fn block;
+    /* Panels for the block kernel, padded with zeros. pack_b: b[p*rsb + j*csb], k x n -> ceil(n / nr) panels of nr columns,
+     * each [k][nr]. pack_a: a[i*rsa + p*csa], m x k -> ceil(m / mr) panels, each [k][mr], with the m rows spread over
+     * them as evenly as they go. */
+    void (*pack_a)(int64_t m, int64_t k, const void *a, int64_t rsa, int64_t csa, void *dst);
+    void (*pack_b)(int64_t k, int64_t n, const void *b, int64_t rsb, int64_t csb, void *dst);
+
+    /* dst[i] = over j of src[i*ld + j]: logical lanes j % 32 within chunks of 4096, folded by halves; chunks pairwise. */
+    void (*reduce_rows)(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *dst);
+    /* dst[j] = over i of src[i*ld + j]: per block of 256 rows 4 lanes i % 4, (l0 + l1) + (l2 + l3); blocks in order. */
+    void (*reduce_cols)(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *dst);
+
+    /* SOFTMAX_CE of backprop.h over rows [0, rows); z and dz have leading dimension ld; labels are already in range.
+     * labels or probs is NULL; g_step is 0 (one number) or 1; loss, dz, g may be NULL. */
+    void (*softmax_ce)(int64_t rows, int64_t classes, const void *z, int64_t ld, const int32_t *labels, const void *probs,
+                       const void *g, int g_step, void *loss, void *dz, int64_t ld_dz);
+};
+
+extern const bp_kernels bp_kernels_scalar_f32, bp_kernels_scalar_f64;
+extern const bp_kernels bp_kernels_avx2_f32, bp_kernels_avx2_f64;
+extern const bp_kernels bp_kernels_avx512_f32, bp_kernels_avx512_f64;
+extern const bp_kernels bp_kernels_neon_f32, bp_kernels_neon_f64;
+
+/* ------------------------------------------------------------------ matrix product over a table's kernels (matmul.c) */
+/* Called with each finished block C[r0:r1, c0:c1] while it is in cache; c points to its first element. */
+typedef void (*bp_epilogue_fn)(void *arg, int thread, int64_t r0, int64_t r1, int64_t c0, int64_t c1,
+                               void *c, int64_t ldc);
+typedef struct {
+    int64_t m, n, k;
+    const void *a; int64_t rsa, csa;            /* op(A)[i,p] = a[i*rsa + p*csa] */
+    const void *b; int64_t rsb, csb;            /* op(B)[p,j] = b[p*rsb + j*csb] */
+    void *c; int64_t ldc;                       /* NULL: blocks live in scratch, seen by the epilogue alone */
+    bp_epilogue_fn epilogue; void *epilogue_arg;  /* may be NULL */
+} bp_gemm;
+/* Scratch that any product with sizes up to (m, n, k) needs on so many threads, in bytes (a multiple of 64). */
+size_t bp_gemm_scratch(const bp_kernels *, int64_t m, int64_t n, int64_t k, int threads);
+/* C[i,j] = (b0 + b1) + b2 ...: bq is the fma chain over k in [256 q, 256 (q+1)), ascending, from 0. The same bits for
+ * every path, block size, thread count and instruction set with fma. k == 0 gives zeros. */
+void bp_gemm_run(const bp_kernels *, const bp_gemm *, int threads, void *scratch);
+
+#endif

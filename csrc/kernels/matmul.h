@@ -1,0 +1,172 @@
+/* The block kernel of the matrix product and the packing of its operands; contracts in kernels.h.
+ *
+ * A register tile is `rows` x `vecs` vectors of accumulators. Each step of k loads `vecs` vectors of B, broadcasts one
+ * number of A per row and starts rows * vecs fma. The body is written once; every shape is an instance of it with
+ * constants, so that all accumulators are registers.
+ *
+ * An fma takes 4 cycles and two start in each, so fewer than 8 accumulators wait for their own sums. Hence the shapes:
+ * MR x 2 is the main tile; one column of vectors takes NARROW rows; rows are spread evenly over the tiles (13 rows are
+ * 5 + 4 + 4, not 6 + 6 + 1); and 2 rows or 1 (a batch of one) take 4 or 8 vectors. */
+#define NARROW (MR < 8 ? 2 * MR : MR)
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+typedef struct {               /* what all tiles of a block have in common */
+    int64_t k, rsa, csa, rsb, ldc;
+    int add;                   /* C += A B, else C = A B */
+    int b_padded;              /* whole vectors of B may be read past column n */
+} tile_common;
+
+/* C[0:rows, 0:(vecs-1)*VL + last] (+)= A B, where A(i,p) = a[i*rsa + p*csa], B(p,j) = b[p*rsb + j], 1 <= last <= VL. */
+INLINE void tile(const int rows, const int vecs, const int64_t last, const int b_padded, const tile_common *t,
+                 const real *a, const real *b, real *c)
+{
+    const int64_t rsa = t->rsa, ldc = t->ldc;
+    vec acc[14][8]; /* [rows][vecs] of it */
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < vecs; v++) acc[i][v] = v_zero();
+    const real *ai[5]; /* ai[q] -> A(3 q, p): one address for three rows, for there are not registers enough for 14 */
+    UNROLL for (int i = 0; i < rows; i += 3) ai[i / 3] = a + i * rsa;
+    for (int64_t p = 0; p < t->k; p++, b += t->rsb) {
+        vec row[8]; /* B(p, :) */
+        UNROLL for (int v = 0; v < vecs; v++)
+            row[v] = v < vecs - 1 || b_padded ? v_load(b + v * VL) : v_loadn(b + v * VL, last);
+        UNROLL for (int i = 0; i < rows; i++) {
+            vec x = v_set1(ai[i / 3][i % 3 * rsa]); /* A(i,p) */
+            UNROLL for (int v = 0; v < vecs; v++) acc[i][v] = v_fma(x, row[v], acc[i][v]);
+        }
+        UNROLL for (int i = 0; i < rows; i += 3) ai[i / 3] += t->csa;
+    }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < vecs; v++) {
+            real *cv = c + i * ldc + v * VL;
+            if (v < vecs - 1 || last == VL)
+                v_store(cv, t->add ? v_add(v_load(cv), acc[i][v]) : acc[i][v]);
+            else
+                v_storen(cv, t->add ? v_add(v_loadn(cv, last), acc[i][v]) : acc[i][v], last);
+        }
+}
+
+/* `count` tiles of 1 <= rows <= max, one below the other; tiles of A are a_tile apart. `rows` becomes a constant; sets
+ * with a small max drop the larger cases. */
+INLINE void tiles_of(const int max, int64_t count, int rows, const int vecs, const int64_t last, const int b_padded,
+                     const tile_common *t, const real *a, int64_t a_tile, const real *b, real *c)
+{
+    const tile_common u = *t; /* so that it can live in registers */
+#define ROWS(r)                                                                                                        \
+    case r:                                                                                                            \
+        if (r <= max)                                                                                                  \
+            for (; count > 0; count--, a += a_tile, c += r * u.ldc) tile(r, vecs, last, b_padded, &u, a, b, c);        \
+        break;
+    switch (rows) {
+        ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6) ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12) ROWS(13) ROWS(14)
+    }
+#undef ROWS
+}
+_Static_assert(MR <= 14 && NARROW <= 14, "tiles_of has cases for 14 rows");
+_Static_assert(NR == 2 * VL, "tiles knows tiles of 2 and 1 vectors");
+
+/* Tiles of a panel n <= NR columns wide: up to MR rows each, NARROW rows where n <= VL. */
+static void tiles(int64_t count, int rows, int64_t n, const tile_common *t, const real *a, int64_t a_tile, const real *b, real *c)
+{
+    if (n == NR) tiles_of(MR, count, rows, 2, VL, 1, t, a, a_tile, b, c);
+    else if (n > VL && t->b_padded) tiles_of(MR, count, rows, 2, n - VL, 1, t, a, a_tile, b, c);
+    else if (n > VL) tiles_of(MR, count, rows, 2, n - VL, 0, t, a, a_tile, b, c);
+    else if (t->b_padded) tiles_of(NARROW, count, rows, 1, n, 1, t, a, a_tile, b, c);
+    else tiles_of(NARROW, count, rows, 1, n, 0, t, a, a_tile, b, c);
+}
+
+static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t rsa, int64_t csa, const void *b_, int64_t rsb,
+                       void *c_, int64_t ldc, int flags)
+{
+    const real *a = a_, *b = b_;
+    real *c = c_;
+    const int a_packed = flags & BP_BLOCK_A_PACKED, b_packed = flags & BP_BLOCK_B_PACKED;
+    const tile_common t = {.k = k, .ldc = ldc, .add = flags & BP_BLOCK_ADD, .b_padded = b_packed != 0,
+                           .rsa = a_packed ? 1 : rsa, .csa = a_packed ? MR : csa, .rsb = b_packed ? NR : rsb};
+    if (m <= 0) return;
+    int64_t j = 0;
+    if (m <= 2 && !b_packed) {
+        for (; m == 1 && n - j >= 8 * VL; j += 8 * VL) tile(1, 8, VL, 1, &t, a, b + j, c + j);
+        for (; n - j >= 4 * VL; j += 4 * VL) tiles_of(2, 1, (int)m, 4, VL, 1, &t, a, 0, b + j, c + j);
+    }
+    for (; j < n; j += NR) {
+        const int64_t nj = n - j < NR ? n - j : NR;
+        const real *bj = b_packed ? b + j * k : b + j; /* B(:, j:j+nj) */
+        /* The first `longer` of the tiles have even + 1 rows, the others even. */
+        const int64_t max = nj <= VL && !a_packed ? NARROW : MR, count = (m + max - 1) / max;
+        const int64_t even = m / count, longer = m % count, a_tile = a_packed ? k * MR : even * rsa;
+        tiles(longer, (int)even + 1, nj, &t, a, a_packed ? k * MR : (even + 1) * rsa, bj, c + j);
+        tiles(count - longer, (int)even, nj, &t, a + longer * (a_packed ? k * MR : (even + 1) * rsa), a_tile, bj,
+              c + longer * (even + 1) * ldc + j);
+    }
+}
+
+/* The first n lanes, or all of them, by a constant where the caller knows it. */
+INLINE vec load_some(const real *p, int64_t n) { return n == VL ? v_load(p) : v_loadn(p, n); }
+
+/* Steps [0, k) of one panel: dst[p*width + i] = src[i*line + p*step] for i < lines <= width; lines [lines, width) are zeros.
+ * Whole vectors are stored; what they spill beyond a step is overwritten by the next, so only the very last is `cut`. */
+INLINE void pack_panel(const int width, int64_t lines, int64_t k, int cut, const real *src, int64_t line, int64_t step, real *dst)
+{
+    const int last = (width - 1) / VL * VL; /* first line of the last vector */
+    if (line == 1)
+        for (int64_t p = 0; p < k; p++, src += step, dst += width)
+            UNROLL for (int v = 0; v < width; v += VL) {
+                const int64_t n = lines - v < 0 ? 0 : lines - v < VL ? lines - v : VL;
+                const vec x = load_some(src + v, n);
+                if (v == last && width % VL && cut && p == k - 1) v_storen(dst + v, x, width - v);
+                else v_store(dst + v, x);
+            }
+    else if (step == 1) /* lines become columns, VL x VL numbers at a time; the last vector's lines first, for they spill */
+        for (int v = last; v >= 0; v -= VL)
+            for (int64_t p = 0; p < k; p += VL) {
+                const int64_t steps = k - p < VL ? k - p : VL;
+                vec r[VL];
+                UNROLL for (int i = 0; i < VL; i++)
+                    r[i] = v + i < lines ? load_some(src + (v + i) * line + p, steps) : v_zero();
+                v_transpose(r);
+                UNROLL for (int i = 0; i < VL; i++) {
+                    real *to = dst + (p + i) * width + v;
+                    if (i >= steps) continue;
+                    if (v == last && width % VL && cut && p + i == k - 1) v_storen(to, r[i], width - v);
+                    else v_store(to, r[i]);
+                }
+            }
+    else
+        for (int64_t p = 0; p < k; p++)
+            for (int64_t i = 0; i < width; i++) dst[p * width + i] = i < lines ? src[i * line + p * step] : 0;
+}
+
+/* All `total` lines of op(A) or op(B): panel q has `even` lines, or even + 1 where q < longer, and goes to dst + q*k*width.
+ * Lines that lie side by side are read 8 steps at a time across all panels, so that each page is visited once. */
+INLINE void pack(const int width, int64_t total, int64_t even, int64_t longer, int64_t k, const real *src, int64_t line,
+                 int64_t step, real *dst)
+{
+    const int64_t chunk = line == 1 ? 8 : k;
+    for (int64_t p = 0; p < k; p += chunk) {
+        const int64_t steps = k - p < chunk ? k - p : chunk;
+        for (int64_t i = 0, q = 0; i < total; q++) {
+            const int64_t most = even + (q < longer), lines = total - i < most ? total - i : most;
+            const real *from = src + i * line + p * step;
+            real *to = dst + (q * k + p) * width;
+            if (lines == width) pack_panel(width, width, steps, p + steps == k, from, line, step, to);
+            else pack_panel(width, lines, steps, p + steps == k, from, line, step, to);
+            i += lines;
+        }
+    }
+}
+
+static void pack_a(int64_t m, int64_t k, const void *a, int64_t rsa, int64_t csa, void *dst)
+{
+    const int64_t panels = (m + MR - 1) / MR;
+    if (m > 0) pack(MR, m, m / panels, m % panels, k, a, rsa, csa, dst);
+}
+
+static void pack_b(int64_t k, int64_t n, const void *b, int64_t rsb, int64_t csb, void *dst)
+{
+    pack(NR, n, NR, 0, k, b, csb, rsb, dst);
+}

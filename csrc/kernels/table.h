@@ -1,0 +1,36 @@
+/* The bodies, written once against the vocabulary, and the table that a set's file exports. */
+#include "../kernels.h"
+#if BP_REAL == 32
+#define BP_TABLE BP_TABLE_NAME_32
+#define MR BP_MR_32
+#else
+#define BP_TABLE BP_TABLE_NAME_64
+#define MR BP_MR_64
+#endif
+#define NR (BP_NRV * VL)
+
+#include "math.h"        /* exp, log, tanh ... of one vector */
+#include "elementwise.h" /* loops over ops.def */
+#include "random.h"      /* Philox */
+#include "matmul.h"      /* block kernel of the matrix product, packing */
+#include "reduce.h"      /* row and column reductions */
+#include "softmax.h"     /* cross-entropy from raw scores */
+
+const bp_kernels BP_TABLE = {
+    .isa = BP_ISA_NAME,
+    .real_bytes = sizeof(real),
+    .lanes = VL,
+    .map = {
+#define BP_MAP(NAME, name, arity, algebra) [BP_MAP_##NAME] = MAP_ROW_##arity(name),
+#include "../ops.def"
+    },
+    .random = random_uniform,
+    .mr = MR,
+    .nr = NR,
+    .block = gemm_block,
+    .pack_a = pack_a,
+    .pack_b = pack_b,
+    .reduce_rows = reduce_rows,
+    .reduce_cols = reduce_cols,
+    .softmax_ce = softmax_ce,
+};

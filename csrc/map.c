@@ -1,0 +1,135 @@
+/* map.c: elementwise programs over a region of a matrix, block by block.
+ *
+ * A block is a run of at most BP_BLOCK_BYTES of numbers that every operation of the map sees as one vector: either several
+ * whole rows of the region, one after the other, or a piece of one row. Operands are pointed to where they lie whenever
+ * that run is contiguous there; only what is strided (FULL) or repeated (ROW, COL) is first brought into a register.
+ * So intermediate values stay in L1, and an operation costs one indirect call for about a thousand numbers. */
+#include "program.h"
+#include <string.h>
+
+/* Rows of a strided region that are at least this long are run one by one; shorter ones are packed together, because a
+ * call per operation and row would cost more than copying. */
+enum { LONG_ROW = 96 };
+
+void bp_map_bind(bp_context *x, const bp_map *m)
+{
+    int64_t size = x->p->real_bytes;
+    x->map = m;
+    for (int i = 0; i < m->n_loads; i++)
+        x->slots[i] = m->loads[i].at.space < 0 ? NULL : bp_at(x, &m->loads[i].at, size);
+    for (int i = 0; i < m->n_stores; i++)
+        x->stores[i] = bp_at(x, &m->stores[i].at, size);
+    for (int i = 0; i < m->n_scalar_ops; i++) {
+        const bp_op *op = &m->ops[i];
+        x->slots[op->dst] = (char *)&x->scalars[i];
+        x->k->map[op->op][op->variant[0]](1, x->slots[op->dst], x->slots[op->a], x->slots[op->b], x->slots[op->c]);
+    }
+}
+
+/* dst[i, :] = src[i, :] for rows of `bytes` bytes */
+static void copy_rows(int64_t rows, int64_t bytes, char *dst, int64_t dst_step, const char *src, int64_t src_step)
+{
+    for (int64_t i = 0; i < rows; i++)
+        memcpy(dst + i * dst_step, src + i * src_step, (size_t)bytes);
+}
+
+/* dst = `times` copies of src[bytes], by doubling */
+static void repeat(char *dst, const char *src, int64_t bytes, int64_t times)
+{
+    int64_t total = bytes * times;
+    memcpy(dst, src, (size_t)bytes);
+    for (int64_t done = bytes; done < total; done *= 2)
+        memcpy(dst + done, dst, (size_t)(done < total - done ? done : total - done));
+}
+
+void bp_map_region(void *context, int thread, int64_t r0, int64_t r1, int64_t c0, int64_t c1, void *block, int64_t ld_block)
+{
+    bp_context *const x = context;
+    const bp_map *const m = x->map;
+    const bp_kernels *const k = x->k;
+    const int64_t size = x->p->real_bytes, most = BP_BLOCK_BYTES / size;
+    char **const slots = x->thread_slots + (int64_t)thread * x->p->max_slots;
+    char *const regs = x->regs + (int64_t)thread * x->p->max_regs * BP_REG_BYTES;
+    int64_t width = c1 - c0, height = r1 - r0;
+    if (width <= 0 || height <= 0)
+        return;
+
+    /* Is [height, width] one run of memory in every FULL operand? */
+    int contiguous = !m->epilogue || ld_block == width;
+    for (int i = m->epilogue; contiguous && i < m->n_loads; i++)
+        contiguous = m->loads[i].kind != BP_FULL || m->loads[i].at.ld == width;
+    for (int i = 0; contiguous && i < m->n_stores; i++)
+        contiguous = m->stores[i].at.ld == width;
+    if (contiguous && m->flat) {
+        width *= height;
+        height = 1;
+    }
+    int64_t tall = 1; /* rows in a block */
+    if (height > 1 && width <= most && (contiguous || width < LONG_ROW)) {
+        tall = most / width;
+        tall = tall < height ? tall : height;
+    }
+    const int piece = tall == 1;             /* blocks are pieces of one row: which operand variants apply */
+    const int64_t wide = piece ? most : width;
+
+    memcpy(slots, x->slots, (size_t)m->n_slots * sizeof *slots);
+    if (!piece)
+        for (int i = 0; i < m->n_loads; i++)
+            if (m->loads[i].kind == BP_ROW && m->loads[i].reg >= 0) {
+                slots[i] = regs + m->loads[i].reg * BP_REG_BYTES;
+                repeat(slots[i], x->slots[i] + c0 * size, width * size, tall);
+            }
+
+    for (int64_t r = 0; r < height; r += tall) {
+        const int64_t rows = tall < height - r ? tall : height - r;
+        for (int64_t c = 0; c < width; c += wide) {
+            const int64_t cols = wide < width - c ? wide : width - c, n = rows * cols;
+            const int64_t row = r0 + r, col = c0 + c; /* of the block's first element, in the region's matrix */
+
+            for (int i = 0; i < m->n_loads; i++) {
+                const bp_load *load = &m->loads[i];
+                if (load->reg < 0)
+                    continue;
+                char *const reg = regs + load->reg * BP_REG_BYTES;
+                if (load->kind == BP_FULL) {
+                    const int is_block = i == 0 && m->epilogue;
+                    const int64_t ld = is_block ? ld_block : load->at.ld;
+                    char *from = is_block ? (char *)block + (r * ld + c) * size : x->slots[i] + (row * ld + col) * size;
+                    slots[i] = from;
+                    if (rows > 1 && ld != width) {
+                        copy_rows(rows, cols * size, reg, cols * size, from, ld * size);
+                        slots[i] = reg;
+                    }
+                } else if (load->kind == BP_COL) {
+                    char *from = x->slots[i] + row * load->at.ld * size;
+                    slots[i] = piece ? from : reg;
+                    for (int64_t j = 0; !piece && j < rows; j++)
+                        k->map[BP_MAP_COPY][1](cols, reg + j * cols * size, from + j * load->at.ld * size, NULL, NULL);
+                } else if (piece) { /* ROW */
+                    slots[i] = x->slots[i] + col * size;
+                }
+            }
+
+            for (const bp_op *op = m->ops + m->n_scalar_ops, *end = m->ops + m->n_ops; op < end; op++) {
+                char *dst = regs + op->reg * BP_REG_BYTES;
+                if (op->store >= 0) {
+                    const int64_t ld = m->stores[op->store].at.ld;
+                    if (rows == 1 || ld == width)
+                        dst = x->stores[op->store] + (row * ld + col) * size;
+                }
+                slots[op->dst] = dst;
+                if (op->op == BP_MAP_RANDOM)
+                    k->random(dst, rows, cols, x->args.seed, x->args.step, op->node, x->args.row0 + row, col);
+                else
+                    k->map[op->op][op->variant[piece]](n, dst, slots[op->a], slots[op->b], slots[op->c]);
+            }
+
+            for (int i = 0; i < m->n_stores; i++) {
+                const int64_t ld = m->stores[i].at.ld;
+                char *const from = slots[m->stores[i].slot], *const to = x->stores[i] + (row * ld + col) * size;
+                if (from != to) /* equal: the operation has written there itself */
+                    copy_rows(rows, cols * size, to, ld * size, from, cols * size);
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+/* matmul.c: the matrix product C = op(A) op(B) over a table's block kernel: blocking, packing, partition over threads.
+ *
+ *     task: a block C[r0:r1, c0:c1] of mc x nc              independent of all others, so threads share nothing
+ *       for each block of k, KC steps                        KC is part of the result (kernels.h), the rest is not
+ *         pack A[r0:r1, p0:p1] where that pays               L2
+ *         for each strip of columns
+ *           pack B[p0:p1, strip] where that pays             L2; one panel of nr columns at a time in L1
+ *           C[r0:r1, strip] += A B                           the table's block kernel
+ *       epilogue(C[r0:r1, c0:c1])                            while the block is in L2
+ *
+ * (Goto and van de Geijn 2008, with the block of C fixed outermost: an epilogue needs finished blocks. B is packed anew
+ * for every task: 1/mc of the arithmetic's loads, against a barrier between threads and a buffer as long as k.) */
+#include "kernels.h"
+
+enum {
+    KC = 256,
+    /* Half a megabyte of L2 is the least that is about: the block of A that is read once per panel of B, the strip of B
+     * and the block of C that waits for its epilogue share it. */
+    A_BYTES = 192 << 10,
+    B_BYTES = 128 << 10,
+    C_BYTES = 192 << 10,
+    NC = 512,              /* rows this short are kept whole, so that the epilogue sees contiguous blocks */
+    PACK_A_COLUMNS = 128,  /* packing A costs about as much as 4 columns. It pays where each step of k is a line of its own */
+    PACK_A_STRIDE = 1024,  /* and often a page: A = X^T. Rows of k are read as they are, a stream for each row of a tile. */
+    PACK_B_ROWS = 24,      /* packing B costs about as much as 4 rows of the product, reading it unpacked a fraction of each */
+    PACK_B_BYTES = 32 << 10, /* a B no larger than L1 is not packed */
+};
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+typedef struct {
+    const bp_kernels *kernels;
+    bp_gemm g;
+    int64_t mc, nc, ns;        /* rows and columns of a block, columns of a strip */
+    int64_t blocks_m, blocks_n;
+    int pack_a, pack_b;
+    char *scratch;             /* per thread: packed A, strip of packed B, block of C */
+    size_t a_bytes, b_bytes, c_bytes;
+} gemm_plan;
+
+static int64_t strip_columns(const bp_kernels *t) { return B_BYTES / (KC * t->real_bytes) / t->nr * t->nr; }
+
+/* Rows of a block that is nc columns wide: a multiple of mr. */
+static int64_t block_rows(const bp_kernels *t, int64_t nc)
+{
+    const int64_t rows = min64(A_BYTES / (KC * t->real_bytes), C_BYTES / (max64(nc, 1) * t->real_bytes));
+    return max64(rows / t->mr, 1) * t->mr;
+}
+
+/* Bytes of each region of a thread's scratch, for products up to m, n, k in blocks of at most mc rows. */
+static void scratch_bytes(const bp_kernels *t, int64_t mc, int64_t m, int64_t n, int64_t k, size_t *a, size_t *b, size_t *c)
+{
+    const int64_t kc = min64(k, KC), rows = min64(round_up(m, t->mr), mc);
+    *a = (size_t)round_up(rows * kc * t->real_bytes, 64);
+    *b = (size_t)round_up(min64(round_up(n, t->nr), strip_columns(t)) * kc * t->real_bytes, 64);
+    *c = (size_t)round_up(min64(m * n * t->real_bytes, C_BYTES), 64);
+}
+
+size_t bp_gemm_scratch(const bp_kernels *t, int64_t m, int64_t n, int64_t k, int threads)
+{
+    size_t a, b, c;
+    scratch_bytes(t, block_rows(t, 1), m, n, k, &a, &b, &c);
+    return (a + b + c) * (size_t)max64(threads, 1);
+}
+
+static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, void *scratch)
+{
+    gemm_plan s = {.kernels = t, .g = *g, .scratch = scratch};
+    const int64_t m = g->m, n = g->n, k = g->k, kc = min64(k, KC);
+    if (n == 1) s.g.csb = 1; /* strides of an axis of length 1 mean nothing */
+    s.ns = strip_columns(t);
+
+    s.blocks_n = max64(ceil_div(n, NC), 1);
+    s.blocks_m = max64(ceil_div(m, block_rows(t, min64(n, NC))), 1);
+    if (threads > 1 && s.blocks_m * s.blocks_n < 4 * threads) { /* few blocks: the same number of them for each thread */
+        s.blocks_m = max64(min64(round_up(s.blocks_m, threads), m / (2 * t->mr)), s.blocks_m);
+        if (s.blocks_m * s.blocks_n < threads)
+            s.blocks_n = max64(min64(ceil_div(threads, s.blocks_m), n / (4 * t->nr)), s.blocks_n);
+    }
+    s.mc = round_up(ceil_div(m, s.blocks_m), t->mr);
+    s.nc = s.blocks_n == 1 ? n : round_up(ceil_div(n, s.blocks_n), t->nr);
+    s.blocks_m = ceil_div(m, max64(s.mc, 1));
+    s.blocks_n = ceil_div(n, max64(s.nc, 1));
+
+    s.pack_b = s.g.csb != 1 || (m >= PACK_B_ROWS && kc * s.g.rsb * t->real_bytes > PACK_B_BYTES);
+    s.pack_a = s.g.rsa == 1 && m > 1 && n >= PACK_A_COLUMNS && s.g.csa * t->real_bytes >= PACK_A_STRIDE;
+    scratch_bytes(t, block_rows(t, min64(n, NC)), m, n, k, &s.a_bytes, &s.b_bytes, &s.c_bytes);
+    return s;
+}
+
+static void run_block(void *arg, int64_t task, int thread)
+{
+    const gemm_plan *s = arg;
+    const bp_gemm *g = &s->g;
+    const bp_kernels *t = s->kernels;
+    const int64_t size = t->real_bytes;
+    const int64_t r0 = task / s->blocks_n * s->mc, r1 = min64(r0 + s->mc, g->m);
+    const int64_t c0 = task % s->blocks_n * s->nc, c1 = min64(c0 + s->nc, g->n);
+    char *a_pack = s->scratch + (size_t)thread * (s->a_bytes + s->b_bytes + s->c_bytes), *b_pack = a_pack + s->a_bytes;
+    char *c = g->c ? (char *)g->c + (r0 * g->ldc + c0) * size : b_pack + s->b_bytes; /* C[r0, c0] */
+    const int64_t ldc = g->c ? g->ldc : c1 - c0;
+
+    int64_t p0 = 0;
+    do { /* once even if k == 0: that writes the zeros */
+        const int64_t kc = min64(KC, g->k - p0);
+        const char *a = (const char *)g->a + (r0 * g->rsa + p0 * g->csa) * size; /* A[r0, p0] */
+        int flags = p0 ? BP_BLOCK_ADD : 0;
+        if (s->pack_a) {
+            t->pack_a(r1 - r0, kc, a, g->rsa, g->csa, a_pack);
+            a = a_pack;
+            flags |= BP_BLOCK_A_PACKED;
+        }
+        const int64_t width = s->pack_b ? s->ns : c1 - c0;
+        for (int64_t j = c0; j < c1; j += width) {
+            const int64_t nj = min64(width, c1 - j);
+            const char *b = (const char *)g->b + (p0 * g->rsb + j * g->csb) * size; /* B[p0, j] */
+            if (s->pack_b) {
+                t->pack_b(kc, nj, b, g->rsb, g->csb, b_pack);
+                b = b_pack;
+            }
+            t->block(r1 - r0, nj, kc, a, g->rsa, g->csa, b, g->rsb, c + (j - c0) * size, ldc,
+                     flags | (s->pack_b ? BP_BLOCK_B_PACKED : 0));
+        }
+        p0 += KC;
+    } while (p0 < g->k);
+    if (g->epilogue) g->epilogue(g->epilogue_arg, thread, r0, r1, c0, c1, c, ldc);
+}
+
+void bp_gemm_run(const bp_kernels *t, const bp_gemm *g, int threads, void *scratch)
+{
+    if (g->m == 0 || g->n == 0) return;
+    gemm_plan s = make_plan(t, g, threads, scratch);
+    const int64_t tasks = s.blocks_m * s.blocks_n;
+    if (threads > 1 && tasks > 1) bp_parallel(threads, tasks, run_block, &s);
+    else
+        for (int64_t i = 0; i < tasks; i++) run_block(&s, i, 0);
+}

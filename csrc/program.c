@@ -1,0 +1,533 @@
+/* program.c: contexts, and the loop that runs a program in one.
+ *
+ * decode.c has checked everything that the words alone decide; labels and row numbers are checked here, in private copies,
+ * because another thread may change the caller's. */
+#if !defined(_POSIX_C_SOURCE)
+#define _POSIX_C_SOURCE 199309L /* clock_gettime */
+#endif
+#include "program.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* ------------------------------------------------------------------ memory */
+
+static _Atomic int64_t allocations;
+int64_t bp_allocations(void) { return atomic_load(&allocations); }
+
+static size_t round64(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+void *bp_alloc(size_t bytes)
+{
+    atomic_fetch_add(&allocations, 1);
+    return aligned_alloc(64, round64(bytes ? bytes : 1));
+}
+
+void bp_dealloc(void *block) { free(block); }
+
+/* The next `count` elements of `bytes` bytes of a block; with base NULL they are only counted. */
+static void *carve(char *base, size_t *used, int64_t count, size_t bytes)
+{
+    void *at = base ? base + *used : NULL;
+    *used = round64(*used + (size_t)count * bytes);
+    return at;
+}
+
+/* Gives every part of a context its place in the block at `base` and returns the bytes of all. */
+static size_t lay_out(bp_context *x, char *base)
+{
+    const bp_program *p = x->p;
+    const int64_t real = p->real_bytes, threads = x->threads;
+    size_t used = round64(sizeof *x);
+    x->bases = carve(base, &used, p->n_spaces, sizeof *x->bases);
+    x->staging = carve(base, &used, p->n_spaces, sizeof *x->staging);
+    x->plan = carve(base, &used, p->n_instrs, sizeof *x->plan);
+    x->slots = carve(base, &used, p->max_slots, sizeof *x->slots);
+    x->stores = carve(base, &used, p->max_stores, sizeof *x->stores);
+    x->scalars = carve(base, &used, p->max_scalars, sizeof *x->scalars);
+    x->thread_slots = carve(base, &used, threads * p->max_slots, sizeof *x->thread_slots);
+    x->regs = carve(base, &used, threads * p->max_regs, BP_REG_BYTES);
+    x->reduced = carve(base, &used, p->max_reduce, (size_t)real);
+    x->ids = carve(base, &used, p->max_ids, sizeof *x->ids);
+    int fed = 0;
+    for (int i = 1; i < p->n_spaces; i++)
+        if (!p->spaces[i].writable && p->spaces[i].elements < 0) {
+            void *buffer = carve(base, &used, bp_dim_at(p->spaces[i].elements, p->capacity), (size_t)p->spaces[i].element_bytes);
+            if (base)
+                x->staging[i] = buffer;
+            fed = 1;
+        }
+    x->order = carve(base, &used, fed ? p->capacity : 0, sizeof *x->order);
+    size_t gemm = 0;
+    for (int64_t i = 0; i < p->n_instrs; i++)
+        if (p->instrs[i].op == BP_INSTR_MATMUL) {
+            const bp_instr *in = &p->instrs[i];
+            const size_t bytes = bp_gemm_scratch(x->k, bp_dim_at(in->u.matmul.m, p->capacity), bp_dim_at(in->u.matmul.n, p->capacity),
+                                                 bp_dim_at(in->u.matmul.k, p->capacity), x->threads);
+            gemm = bytes > gemm ? bytes : gemm;
+        }
+    x->gemm = carve(base, &used, 1, gemm);
+    x->arena = carve(base, &used, 1, (size_t)p->arena_bytes);
+    return used;
+}
+
+static bp_context blank(const bp_program *p, int threads)
+{
+    return (bp_context){.p = p, .k = bp_kernels_current(p->real_bytes), .threads = threads < 1 ? 1 : threads, .plan_rows = -1};
+}
+
+size_t bp_program_context_bytes(const bp_program *p, int threads)
+{
+    bp_context x = blank(p, threads);
+    return lay_out(&x, NULL);
+}
+
+bp_context *bp_context_new(const bp_program *p, int threads)
+{
+    bp_context x = blank(p, threads);
+    char *block = bp_alloc(lay_out(&x, NULL));
+    if (!block)
+        return NULL;
+    const size_t tables = round64(sizeof x) + 2 * round64((size_t)p->n_spaces * sizeof *x.bases);
+    memset(block, 0, tables); /* pointers that nobody sets are NULL; scratch and arena need no first value */
+    lay_out(&x, block);
+    memcpy(block, &x, sizeof x);
+    return (bp_context *)block;
+}
+
+void bp_context_free(bp_context *x) { bp_dealloc(x); }
+
+void *bp_context_arena(bp_context *x, size_t *bytes)
+{
+    *bytes = (size_t)x->p->arena_bytes;
+    return x->arena;
+}
+
+/* ------------------------------------------------------------------ predicted time, and how work is shared */
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t dim_now(const bp_context *x, int64_t dim) { return bp_dim_at(dim, x->args.rows); }
+
+/* Nanoseconds on one core, to a factor of two or three: enough to say whether a thread is worth waking. */
+static double predict(const bp_context *x, const bp_instr *in)
+{
+    const double map = in->map ? in->map->ns : 0;
+    double ns = 0;
+    switch (in->op) {
+    case BP_INSTR_MATMUL: {
+        const double mn = (double)dim_now(x, in->u.matmul.m) * (double)dim_now(x, in->u.matmul.n);
+        ns = mn * (0.03 * (double)dim_now(x, in->u.matmul.k) + 0.2 + map);
+        break;
+    }
+    case BP_INSTR_MAP: ns = (double)dim_now(x, in->u.map.rows) * (double)dim_now(x, in->u.map.cols) * map; break;
+    case BP_INSTR_REDUCE:
+        ns = (double)dim_now(x, in->u.reduce.outer) * (double)dim_now(x, in->u.reduce.inner) *
+             (0.15 * (double)dim_now(x, in->u.reduce.r) + map);
+        break;
+    case BP_INSTR_SOFTMAX_CE: ns = (double)dim_now(x, in->u.softmax.n) * (20 + 2.5 * (double)in->u.softmax.classes); break;
+    case BP_INSTR_GATHER: ns = (double)dim_now(x, in->u.lookup.n) * (5 + 0.2 * (double)in->u.lookup.width); break;
+    case BP_INSTR_SCATTER_ADD:
+        ns = (double)dim_now(x, in->u.lookup.n) * (5 + 0.2 * (double)in->u.lookup.width) +
+             0.1 * (double)dim_now(x, in->u.lookup.limit) * (double)in->u.lookup.width;
+        break;
+    case BP_INSTR_COPY:
+        ns = 0.4;
+        for (int i = 0; i < in->u.copy.nd; i++)
+            ns *= (double)dim_now(x, in->u.copy.dims[i]);
+        break;
+    case BP_INSTR_FILL: ns = 0.1 * (double)dim_now(x, in->u.fill.count); break;
+    case BP_INSTR_ARGMAX: ns = (double)dim_now(x, in->u.argmax.rows) * (double)dim_now(x, in->u.argmax.cols); break;
+    }
+    return ns * x->p->real_bytes / 4;
+}
+
+int bp_threads_for(double ns, int most)
+{
+    const double worth = 1 + ns / 25e3; /* waking a thread and waiting for it costs some microseconds */
+    return worth < most ? (int)worth : most;
+}
+
+static void make_plan(bp_context *x)
+{
+    if (x->plan_rows == x->args.rows && x->plan_threads == x->args.threads)
+        return;
+    x->plan_ns = 0;
+    for (int64_t i = 0; i < x->p->n_instrs; i++) {
+        x->plan[i].ns = predict(x, &x->p->instrs[i]);
+        x->plan[i].threads = bp_threads_for(x->plan[i].ns, x->args.threads);
+        x->plan_ns += x->plan[i].ns;
+    }
+    x->plan_rows = x->args.rows;
+    x->plan_threads = x->args.threads;
+}
+
+typedef struct { const bp_job *job; bp_job_fn fn; } shared_job;
+
+static void run_part(void *arg, int64_t task, int thread)
+{
+    const shared_job *s = arg;
+    const int64_t n = s->job->total, tasks = s->job->tasks, each = n / tasks, extra = n % tasks;
+    const int64_t low = task * each + min64(task, extra);
+    s->fn(s->job, thread, low, low + each + (task < extra));
+}
+
+void bp_share(bp_job *job, bp_job_fn fn, int threads, int64_t grain)
+{
+    job->tasks = min64(4 * (int64_t)threads, (job->total + grain - 1) / grain); /* more than threads: they may be unequal */
+    if (threads <= 1 || job->tasks <= 1) {
+        fn(job, 0, 0, job->total);
+        return;
+    }
+    shared_job s = {job, fn};
+    bp_parallel(threads, job->tasks, run_part, &s);
+}
+
+/* ------------------------------------------------------------------ instructions */
+
+static const char *at(const void *base, int64_t elements, int64_t bytes) { return (const char *)base + elements * bytes; }
+
+static void run_matmul(bp_context *x, const bp_instr *in, int threads)
+{
+    const int64_t size = x->p->real_bytes;
+    const bp_operand *a = &in->u.matmul.a, *b = &in->u.matmul.b, *c = &in->u.matmul.c;
+    if (c->space < 0 && in->u.matmul.c_store >= 0)
+        c = &in->map->stores[in->u.matmul.c_store].at;
+    bp_gemm g = {.m = dim_now(x, in->u.matmul.m), .n = dim_now(x, in->u.matmul.n), .k = dim_now(x, in->u.matmul.k),
+                 .a = bp_at(x, a, size), .b = bp_at(x, b, size),
+                 .rsa = in->u.matmul.trans_a ? 1 : a->ld, .csa = in->u.matmul.trans_a ? a->ld : 1,
+                 .rsb = in->u.matmul.trans_b ? 1 : b->ld, .csb = in->u.matmul.trans_b ? b->ld : 1,
+                 .c = c->space < 0 ? NULL : bp_at(x, c, size), .ldc = c->ld};
+    if (in->map) {
+        bp_map_bind(x, in->map);
+        g.epilogue = bp_map_region;
+        g.epilogue_arg = x;
+    }
+    bp_gemm_run(x->k, &g, threads, x->gemm);
+}
+
+static void map_rows(const bp_job *j, int thread, int64_t low, int64_t high)
+{
+    bp_map_region(j->x, thread, low, high, 0, dim_now(j->x, j->in->u.map.cols), NULL, 0);
+}
+
+static void map_cols(const bp_job *j, int thread, int64_t low, int64_t high)
+{
+    bp_map_region(j->x, thread, 0, dim_now(j->x, j->in->u.map.rows), low, high, NULL, 0);
+}
+
+static void run_map(bp_context *x, const bp_instr *in, int threads)
+{
+    const int64_t rows = dim_now(x, in->u.map.rows), cols = dim_now(x, in->u.map.cols);
+    bp_job j = {.x = x, .in = in, .total = rows};
+    bp_map_bind(x, in->map);
+    if (threads > 1 && rows < 4 * threads && cols > rows) {
+        j.total = cols;
+        bp_share(&j, map_cols, threads, 256);
+    } else
+        bp_share(&j, map_rows, threads, 1);
+}
+
+/* Results [low, high) of outer (or, where outer is 1 and inner is not, of inner), and the map over them. */
+static void reduce_part(const bp_job *j, int thread, int64_t low, int64_t high)
+{
+    bp_context *const x = j->x;
+    const bp_instr *in = j->in;
+    const int64_t size = x->p->real_bytes, r = dim_now(x, in->u.reduce.r), inner = dim_now(x, in->u.reduce.inner);
+    const char *src = bp_at(x, &in->u.reduce.src, size);
+    char *dst = in->u.reduce.dst.space < 0 ? x->reduced : bp_at(x, &in->u.reduce.dst, size);
+    const int kind = in->u.reduce.kind, rows = in->u.reduce.inner == 1, cols = !rows && in->u.reduce.outer == 1;
+    const int64_t step = rows || cols ? 1 : inner;
+    dst += low * step * size;
+    if (r == 0) { /* what changes no other number */
+        const double d = kind == BP_REDUCE_SUM ? 0 : kind == BP_REDUCE_MAX ? -(double)INFINITY : (double)INFINITY;
+        const float f = (float)d;
+        x->k->map[BP_MAP_COPY][1]((high - low) * step, dst, size == 4 ? (const void *)&f : &d, NULL, NULL);
+    } else if (rows)
+        x->k->reduce_rows(kind, high - low, r, at(src, low * r, size), r, dst);
+    else if (cols)
+        x->k->reduce_cols(kind, r, high - low, at(src, low, size), inner, dst);
+    else
+        for (int64_t o = low; o < high; o++)
+            x->k->reduce_cols(kind, r, inner, at(src, o * r * inner, size), inner, dst + (o - low) * inner * size);
+    if (in->map && (rows || cols))
+        bp_map_region(x, thread, 0, 1, low, high, dst, high - low);
+    else if (in->map)
+        bp_map_region(x, thread, low, high, 0, inner, dst, inner);
+}
+
+static void run_reduce(bp_context *x, const bp_instr *in, int threads)
+{
+    bp_job j = {.x = x, .in = in};
+    const int cols = in->u.reduce.inner != 1 && in->u.reduce.outer == 1;
+    j.total = dim_now(x, cols ? in->u.reduce.inner : in->u.reduce.outer);
+    if (in->map)
+        bp_map_bind(x, in->map);
+    bp_share(&j, reduce_part, threads, cols ? 64 : 1);
+}
+
+/* The private copy of ids[n]; 0 and the first that is not in [0, limit) where there is one. */
+static int copy_ids(bp_context *x, const bp_operand *ids, int64_t n, int64_t limit, bp_run_result *result)
+{
+    memcpy(x->ids, bp_at(x, ids, 4), (size_t)n * 4);
+    int bad = 0;
+    for (int64_t i = 0; i < n; i++)
+        bad |= x->ids[i] < 0 || x->ids[i] >= limit;
+    for (int64_t i = 0; bad && i < n; i++)
+        if (x->ids[i] < 0 || x->ids[i] >= limit) {
+            *result = (bp_run_result){BP_OUT_OF_RANGE, result->instruction, x->ids[i], limit};
+            break;
+        }
+    return !bad;
+}
+
+static void softmax_part(const bp_job *j, int thread, int64_t low, int64_t high)
+{
+    (void)thread;
+    const bp_context *x = j->x;
+    const bp_instr *in = j->in;
+    const int64_t size = x->p->real_bytes, classes = in->u.softmax.classes;
+    const bp_operand *z = &in->u.softmax.z, *g = &in->u.softmax.g, *loss = &in->u.softmax.loss, *dz = &in->u.softmax.dz;
+    const int labels = in->u.softmax.targets_kind == 0, g_step = g->space >= 0 && in->u.softmax.g_kind == BP_COL;
+    x->k->softmax_ce(high - low, classes, at(bp_at(x, z, size), low * z->ld, size), z->ld, labels ? x->ids + low : NULL,
+                     labels ? NULL : at(bp_at(x, &in->u.softmax.targets, size), low * classes, size),
+                     g->space < 0 ? NULL : at(bp_at(x, g, size), low * g_step, size), g_step,
+                     loss->space < 0 ? NULL : (char *)bp_at(x, loss, size) + low * size,
+                     dz->space < 0 ? NULL : (char *)bp_at(x, dz, size) + low * dz->ld * size, dz->ld);
+}
+
+/* rows[i, :] = table[ids[i], :] */
+static void gather_part(const bp_job *j, int thread, int64_t low, int64_t high)
+{
+    (void)thread;
+    const bp_context *x = j->x;
+    const bp_operand *rows = &j->in->u.lookup.rows, *table = &j->in->u.lookup.table;
+    const int64_t size = x->p->real_bytes, step = rows->ld * size, table_step = table->ld * size;
+    char *to = (char *)bp_at(x, rows, size);
+    const char *from = bp_at(x, table, size);
+    const size_t bytes = (size_t)(j->in->u.lookup.width * size);
+    for (int64_t i = low; i < high; i++)
+        memcpy(to + i * step, from + x->ids[i] * table_step, bytes);
+}
+
+/* table[:, low:high] = 0; table[ids[i], low:high] += rows[i, low:high], i ascending */
+static void scatter_part(const bp_job *j, int thread, int64_t low, int64_t high)
+{
+    (void)thread;
+    const bp_context *x = j->x;
+    const bp_operand *rows = &j->in->u.lookup.rows, *table = &j->in->u.lookup.table;
+    const int64_t size = x->p->real_bytes, step = table->ld * size, n = dim_now(x, j->in->u.lookup.n);
+    const int64_t limit = dim_now(x, j->in->u.lookup.limit);
+    char *to = (char *)bp_at(x, table, size) + low * size;
+    const char *from = at(bp_at(x, rows, size), low, size);
+    if (table->ld == high - low)
+        memset(to, 0, (size_t)(limit * step));
+    else
+        for (int64_t i = 0; i < limit; i++)
+            memset(to + i * step, 0, (size_t)((high - low) * size));
+    for (int64_t i = 0; i < n; i++) {
+        char *row = to + x->ids[i] * step;
+        x->k->map[BP_MAP_ADD][0](high - low, row, row, from + i * rows->ld * size, NULL);
+    }
+}
+
+/* dst[sum of i_d ds[d]] = src[sum of i_d ss[d]]; the dimensions as decode.c arranges them */
+#define COPY_STRIDED(name, real)                                                                                     \
+    static void name(int nd, const int64_t *dims, const real *src, const int64_t *ss, real *dst, const int64_t *ds) \
+    {                                                                                                                \
+        enum { TILE = 16 };                                                                                          \
+        const int64_t n = dims[0], m = nd > 1 ? dims[1] : 0;                                                         \
+        if (nd == 1 && ss[0] == 1 && ds[0] == 1)                                                                     \
+            memcpy(dst, src, (size_t)n * sizeof *dst);                                                               \
+        else if (nd == 1)                                                                                            \
+            for (int64_t i = 0; i < n; i++)                                                                          \
+                dst[i * ds[0]] = src[i * ss[0]];                                                                     \
+        else if (nd == 2 && ss[0] == 1 && ds[1] == 1) /* dst[n, m] = src[m, n]^T */                                  \
+            for (int64_t i0 = 0; i0 < n; i0 += TILE)                                                                 \
+                for (int64_t j0 = 0; j0 < m; j0 += TILE)                                                             \
+                    for (int64_t i = i0; i < min64(i0 + TILE, n); i++)                                               \
+                        for (int64_t j = j0; j < min64(j0 + TILE, m); j++)                                           \
+                            dst[i * ds[0] + j] = src[i + j * ss[1]];                                                 \
+        else                                                                                                         \
+            for (int64_t i = 0; i < n; i++)                                                                          \
+                name(nd - 1, dims + 1, src + i * ss[0], ss + 1, dst + i * ds[0], ds + 1);                            \
+    }
+COPY_STRIDED(copy_f32, float)
+COPY_STRIDED(copy_f64, double)
+
+static void copy_part(const bp_job *j, int thread, int64_t low, int64_t high)
+{
+    (void)thread;
+    const bp_context *x = j->x;
+    const int nd = j->in->u.copy.nd;
+    const int64_t *ss = j->in->u.copy.ss, *ds = j->in->u.copy.ds, size = x->p->real_bytes;
+    int64_t dims[BP_MAX_DIMS];
+    for (int i = 0; i < nd; i++)
+        dims[i] = dim_now(x, j->in->u.copy.dims[i]);
+    dims[0] = high - low;
+    const char *src = at(bp_at(x, &j->in->u.copy.src, size), low * ss[0], size);
+    char *dst = (char *)bp_at(x, &j->in->u.copy.dst, size) + low * ds[0] * size;
+    if (size == 4)
+        copy_f32(nd, dims, (const float *)src, ss, (float *)dst, ds);
+    else
+        copy_f64(nd, dims, (const double *)src, ss, (double *)dst, ds);
+}
+
+static void fill_part(const bp_job *j, int thread, int64_t low, int64_t high)
+{
+    (void)thread;
+    const bp_context *x = j->x;
+    const int64_t size = x->p->real_bytes;
+    const double d = j->in->u.fill.value;
+    const float f = (float)d;
+    char *dst = (char *)bp_at(x, &j->in->u.fill.dst, size) + low * size;
+    x->k->map[BP_MAP_COPY][1](high - low, dst, size == 4 ? (const void *)&f : &d, NULL, NULL);
+}
+
+/* The first of the largest; NaN is larger than any number. */
+#define ARGMAX_ROW(name, real)                                                \
+    static int32_t name(const real *a, int64_t n)                             \
+    {                                                                         \
+        int64_t best = 0;                                                     \
+        for (int64_t i = 1; i < n && a[best] == a[best]; i++)                 \
+            if (a[i] > a[best] || a[i] != a[i])                               \
+                best = i;                                                     \
+        return (int32_t)best;                                                 \
+    }
+ARGMAX_ROW(argmax_f32, float)
+ARGMAX_ROW(argmax_f64, double)
+
+static void argmax_part(const bp_job *j, int thread, int64_t low, int64_t high)
+{
+    (void)thread;
+    const bp_context *x = j->x;
+    const int64_t size = x->p->real_bytes, cols = dim_now(x, j->in->u.argmax.cols), step = j->in->u.argmax.src.ld * size;
+    const char *src = bp_at(x, &j->in->u.argmax.src, size);
+    int32_t *dst = bp_at(x, &j->in->u.argmax.dst, 4);
+    for (int64_t i = low; i < high; i++) {
+        const void *row = src + i * step;
+        dst[i] = size == 4 ? argmax_f32(row, cols) : argmax_f64(row, cols);
+    }
+}
+
+static int is_finite(const bp_context *x, const bp_operand *o)
+{
+    const void *value = bp_at(x, o, x->p->real_bytes);
+    return isfinite(x->p->real_bytes == 4 ? *(const float *)value : *(const double *)value) != 0;
+}
+
+/* 1, or 0 with the reason in result. */
+static int run_instr(bp_context *x, const bp_instr *in, int threads, bp_run_result *result)
+{
+    bp_job j = {.x = x, .in = in};
+    switch (in->op) {
+    case BP_INSTR_MATMUL: run_matmul(x, in, threads); return 1;
+    case BP_INSTR_MAP: run_map(x, in, threads); return 1;
+    case BP_INSTR_REDUCE: run_reduce(x, in, threads); return 1;
+    case BP_INSTR_SOFTMAX_CE:
+        j.total = dim_now(x, in->u.softmax.n);
+        if (in->u.softmax.targets_kind == 0 && !copy_ids(x, &in->u.softmax.targets, j.total, in->u.softmax.classes, result))
+            return 0;
+        bp_share(&j, softmax_part, threads, 1);
+        return 1;
+    case BP_INSTR_GATHER:
+    case BP_INSTR_SCATTER_ADD: {
+        const int gather = in->op == BP_INSTR_GATHER;
+        const int64_t n = dim_now(x, in->u.lookup.n);
+        if (!copy_ids(x, &in->u.lookup.ids, n, dim_now(x, in->u.lookup.limit), result))
+            return 0;
+        j.total = gather ? n : in->u.lookup.width; /* columns: rows of the table may be touched twice */
+        bp_share(&j, gather ? gather_part : scatter_part, threads, gather ? 1 : 16);
+        return 1;
+    }
+    case BP_INSTR_COPY:
+        j.total = dim_now(x, in->u.copy.dims[0]);
+        bp_share(&j, copy_part, threads, 1);
+        return 1;
+    case BP_INSTR_FILL:
+        j.total = dim_now(x, in->u.fill.count);
+        bp_share(&j, fill_part, threads, 4096);
+        return 1;
+    case BP_INSTR_ARGMAX:
+        j.total = dim_now(x, in->u.argmax.rows);
+        bp_share(&j, argmax_part, threads, 1);
+        return 1;
+    default: /* CHECK */
+        if (is_finite(x, &in->u.check.at))
+            return 1;
+        result->status = BP_NOT_FINITE;
+        return 0;
+    }
+}
+
+/* ------------------------------------------------------------------ runs */
+
+int64_t bp_clock_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Whether poll() says stop. The clock is looked at after a millisecond of predicted work, so that small programs, whose
+ * steps take microseconds, hardly ever do. */
+static int stopped(bp_context *x)
+{
+    if (x->unclocked_ns < 1e6)
+        return 0;
+    x->unclocked_ns = 0;
+    const int64_t now = bp_clock_ns();
+    if (now - x->polled < 50000000)
+        return 0;
+    x->polled = now;
+    bp_fp_leave(x->fp_saved); /* it may run code of the user's */
+    const int stop = x->args.poll(x->args.poll_arg);
+    x->fp_saved = bp_fp_enter(x->args.flush);
+    return stop;
+}
+
+void bp_context_begin(bp_context *x, const bp_run_args *args)
+{
+    x->args = *args;
+    x->args.threads = args->threads < 1 ? 1 : args->threads < x->threads ? args->threads : x->threads;
+    for (int i = 1; i < x->p->n_spaces; i++)
+        x->bases[i] = args->bases[i];
+    x->bases[0] = x->arena;
+    x->unclocked_ns = 0;
+    x->polled = 0;
+    x->fp_saved = bp_fp_enter(args->flush);
+}
+
+void bp_context_end(bp_context *x) { bp_fp_leave(x->fp_saved); }
+
+bp_run_result bp_context_run(bp_context *x)
+{
+    const bp_program *p = x->p;
+    bp_run_result result = {BP_OK, x->args.last, 0, 0};
+    make_plan(x);
+    if (x->args.poll && x->polled == 0 && x->plan_ns >= 1e6)
+        x->polled = bp_clock_ns();
+    for (int64_t i = x->args.first; i < x->args.last; i++) {
+        result.instruction = i;
+        if (x->args.poll && i <= p->first_write && stopped(x)) {
+            result.status = BP_INTERRUPTED;
+            return result;
+        }
+        if (!run_instr(x, &p->instrs[i], x->plan[i].threads, &result))
+            return result;
+        x->unclocked_ns += x->plan[i].ns;
+    }
+    result.instruction = x->args.last;
+    return result;
+}
+
+bp_run_result bp_run(const bp_program *p, bp_context *x, const bp_run_args *args)
+{
+    (void)p; /* the context knows its program */
+    bp_context_begin(x, args);
+    const bp_run_result result = bp_context_run(x);
+    bp_context_end(x);
+    return result;
+}

@@ -1,0 +1,126 @@
+/* program.h: what the files of the executor share. decode.c turns words into these structures and checks everything;
+ * program.c makes contexts and runs; map.c runs elementwise programs; fit.c runs many steps. */
+#ifndef BP_PROGRAM_H
+#define BP_PROGRAM_H
+
+#include "kernels.h"
+
+enum { BP_MAGIC = 0x62703031, BP_MAX_DIMS = 8 };
+enum { BP_FULL, BP_ROW, BP_COL, BP_SCALAR }; /* kinds of load */
+
+/* A dim word: a fixed size, or (-d) times the number of rows. */
+static inline int64_t bp_dim_at(int64_t d, int64_t rows) { return d >= 0 ? d : -d * rows; }
+
+typedef struct { int64_t space, offset, ld; } bp_operand; /* space -1: none */
+typedef struct { int element_bytes, writable; int64_t elements; } bp_space; /* elements: a dim */
+
+/* ------------------------------------------------------------------ elementwise programs
+ * A slot is a value of the map: its loads come first, then the results of its operations. A register is a buffer of one
+ * block (BP_BLOCK_BYTES) per thread; registers are given out here, by last use, so that few are live at a time. */
+enum { BP_BLOCK_BYTES = 4096, BP_REG_BYTES = BP_BLOCK_BYTES + 256 }; /* not a multiple of 4096: a load right after a store
+                                                                        at the same place of another page would wait */
+typedef struct { bp_operand at; int kind, reg; } bp_load; /* reg -1: a scalar, or nobody reads it */
+typedef struct {
+    int op, a, b, c;          /* slots; 0 where unused */
+    int dst, reg;             /* result slot; its register (-1: a scalar) */
+    int store;                /* the direct store that takes the result as it is computed, or -1 */
+    uint8_t variant[2];       /* operand variants: [0] blocks of whole rows, [1] pieces of one row, where a COL is one number */
+    uint32_t node;            /* RANDOM */
+} bp_op;
+typedef struct { bp_operand at; int slot, direct; } bp_store;
+typedef struct {
+    int n_loads, n_ops, n_stores, n_slots, n_regs;
+    int n_scalar_ops;         /* ops[0 .. n_scalar_ops) have one number as result and are computed once a run */
+    int epilogue;             /* load 0 is the anchor's block */
+    int flat;                 /* no ROW, COL or RANDOM: a contiguous region may be walked as one long row */
+    int block_last_use;       /* the last op that reads load 0 */
+    double ns;                /* predicted time per element */
+    bp_load *loads;
+    bp_op *ops;
+    bp_store *stores;
+} bp_map;
+
+/* ------------------------------------------------------------------ instructions, as in backprop.h; sizes are dims */
+typedef struct {
+    int op;
+    const bp_map *map;        /* or NULL */
+    union {
+        struct { int64_t m, n, k; int trans_a, trans_b, c_store; bp_operand a, b, c; } matmul;
+        struct { int64_t rows, cols; } map;
+        struct { int kind; int64_t outer, r, inner; bp_operand src, dst; } reduce;
+        struct { int64_t n, classes; int targets_kind, g_kind; bp_operand z, targets, g, loss, dz; } softmax;
+        struct { int64_t n, width, limit; bp_operand table, ids, rows; } lookup; /* GATHER, SCATTER_ADD; rows[n, width] */
+        struct { int nd; int64_t dims[BP_MAX_DIMS]; bp_operand src, dst; int64_t ss[BP_MAX_DIMS], ds[BP_MAX_DIMS]; } copy;
+        struct { int64_t count; bp_operand dst; double value; } fill;
+        struct { int64_t rows, cols; bp_operand src, dst; } argmax;
+        struct { bp_operand at; } check;
+    } u;
+} bp_instr;
+
+struct bp_program {
+    int real_bytes, n_spaces, n_maps;
+    int64_t capacity, arena_bytes, n_instrs;
+    int64_t first_write;      /* the first instruction that writes to state: a space that the program also reads */
+    int max_slots, max_scalars, max_stores, max_regs;
+    int64_t max_reduce, max_ids; /* reals of a reduction that is not kept; labels or row numbers of one instruction */
+    bp_space *spaces;
+    bp_map *maps;
+    bp_instr *instrs;
+};
+
+/* ------------------------------------------------------------------ contexts: one allocation, everything a run touches */
+typedef struct { double ns; int threads; } bp_plan; /* predicted time of an instruction; threads it is given */
+
+struct bp_context {
+    const bp_program *p;
+    const bp_kernels *k;      /* chosen when the context is made */
+    int threads;
+    bp_run_args args;         /* of the current run or step */
+    uint64_t fp_saved;        /* the caller's floating-point control state */
+    double unclocked_ns;      /* predicted work since the clock was last looked at */
+    int64_t polled;           /* when poll was last called, in ns */
+    int64_t plan_rows;        /* the plan below is for so many rows (-1: none) and threads */
+    int plan_threads;
+    double plan_ns;           /* sum of the plan */
+    char **bases;             /* [n_spaces] */
+    bp_plan *plan;            /* [n_instrs] */
+    const bp_map *map;        /* the map that runs now: see bp_map_bind */
+    char **slots, **stores;   /* its loads and scalars, its destinations */
+    double *scalars;          /* results of its scalar operations */
+    char **thread_slots;      /* [threads][max_slots] */
+    char *regs;               /* [threads][max_regs][BP_REG_BYTES] */
+    char *reduced;            /* [max_reduce] reals */
+    int32_t *ids;             /* [max_ids] private, range-checked copies */
+    int64_t *order;           /* [capacity] row numbers of a step of bp_fit */
+    char *gemm;               /* scratch of matmul.c */
+    char **staging;           /* [n_spaces] buffers for fed inputs, or NULL */
+    char *arena;
+};
+
+/* Pointer to the first element of an operand whose elements have so many bytes. */
+static inline void *bp_at(const bp_context *x, const bp_operand *o, int64_t bytes)
+{
+    return x->bases[o->space] + o->offset * bytes;
+}
+
+void *bp_alloc(size_t bytes); /* 64-byte aligned, counted by bp_allocations(); the only allocation of programs and contexts */
+void bp_dealloc(void *);
+
+/* map.c */
+void bp_map_bind(bp_context *, const bp_map *); /* looks up its pointers and computes its scalars */
+/* Runs the bound map over rows [r0, r1) and columns [c0, c1); `context` is a bp_context. A bp_epilogue_fn: `block` is the
+ * anchor's result at (r0, c0), or NULL where the map has no anchor. */
+void bp_map_region(void *context, int thread, int64_t r0, int64_t r1, int64_t c0, int64_t c1, void *block, int64_t ld);
+
+/* program.c */
+typedef struct { bp_context *x; const bp_instr *in; void *more; int64_t total, tasks; } bp_job;
+typedef void (*bp_job_fn)(const bp_job *, int thread, int64_t low, int64_t high);
+/* Calls fn over parts [low, high) of [0, total), `grain` or more at a time, on at most so many threads. */
+void bp_share(bp_job *, bp_job_fn, int threads, int64_t grain);
+int64_t bp_clock_ns(void);
+int bp_threads_for(double ns, int most); /* threads that so much predicted work is worth */
+void bp_context_begin(bp_context *, const bp_run_args *);  /* takes the arguments and bases, enters floating-point control */
+bp_run_result bp_context_run(bp_context *);                /* instructions [args.first, args.last) with args.rows rows */
+void bp_context_end(bp_context *);
+
+#endif
