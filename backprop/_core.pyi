@@ -1,0 +1,108 @@
+"""Types of the door to C: backprop/_core.pyx has the manual."""
+
+from collections.abc import Iterable
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Buffer = Any  # anything with the buffer protocol: collections.abc.Buffer, from Python 3.12 on
+
+class _Isa(TypedDict):
+    name: str
+    compiled: bool
+    supported: bool
+    current: bool
+
+MAP_OPS: tuple[tuple[str, int, str], ...]
+REDUCE_OPS: tuple[str, ...]
+INSTRUCTIONS: tuple[str, ...]
+
+def isa_info() -> list[_Isa]: ...
+def isa_runnable() -> list[str]: ...
+def threads_get() -> int: ...
+def threads_set(n: int) -> int: ...
+def threads_default() -> tuple[int, str]: ...
+def allocations() -> int: ...
+def permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]: ...
+def uniform(n: int, seed: int, stream: int) -> NDArray[np.float64]: ...
+
+class Program:
+    real_bytes: int
+    n_spaces: int
+    capacity: int
+    n_instructions: int
+    def __init__(self, words: _Buffer) -> None: ...
+    @property
+    def spaces(self) -> list[tuple[int, int, bool]]: ...
+
+class Binding:
+    program: Program
+    running: bool
+    done: int
+    def __init__(self, program: Program) -> None: ...
+    def set(self, space: int, array: _Buffer, /) -> None: ...
+    def clear(self, space: int, /) -> None: ...
+    def run(
+        self,
+        rows: int,
+        first: int = 0,
+        last: int = -1,
+        seed: int = 0,
+        step: int = 0,
+        row0: int = 0,
+        flush: bool = False,
+        threads: int = 0,
+    ) -> tuple[int, int, int, int]: ...
+    def fit(
+        self,
+        feeds: Iterable[tuple[int, _Buffer]],
+        order: _Buffer | None,
+        n: int,
+        batch: int,
+        first_step: int,
+        n_steps: int,
+        scalar_space: int = -1,
+        scalar_stride: int = 0,
+        loss_space: int = -1,
+        seconds: float = 0,
+        seed: int = 0,
+        step: int = 0,
+        flush: bool = False,
+        threads: int = 0,
+    ) -> tuple[int, int, int, int, int]: ...
+    def arena(self) -> memoryview: ...
+
+def kernel_tile(isa: str, real_bytes: int) -> tuple[int, int, int]: ...
+def kernel_map(
+    isa: str,
+    op: str,
+    dst: _Buffer,
+    a: _Buffer | None = None,
+    b: _Buffer | None = None,
+    c: _Buffer | None = None,
+    variant: int = 0,
+) -> None: ...
+def kernel_random(
+    isa: str, dst: _Buffer, seed: int, step: int, node: int, row0: int = 0, col0: int = 0
+) -> None: ...
+def kernel_matmul(
+    isa: str,
+    a: _Buffer,
+    b: _Buffer,
+    out: _Buffer,
+    trans_a: bool = False,
+    trans_b: bool = False,
+    threads: int = 1,
+) -> None: ...
+def kernel_reduce_rows(isa: str, kind: str, src: _Buffer, dst: _Buffer) -> None: ...
+def kernel_reduce_cols(isa: str, kind: str, src: _Buffer, dst: _Buffer) -> None: ...
+def kernel_softmax_ce(
+    isa: str,
+    z: _Buffer,
+    labels: _Buffer | None = None,
+    probs: _Buffer | None = None,
+    g: _Buffer | None = None,
+    loss: _Buffer | None = None,
+    dz: _Buffer | None = None,
+) -> None: ...

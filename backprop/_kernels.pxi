@@ -1,0 +1,244 @@
+# Doors to the kernels of a named instruction set, for the tests: each compiled set that this processor can run is called
+# by itself, with extents checked as everywhere. Included by _core.pyx.
+
+cdef extern from "kernels.h" nogil:
+    ctypedef void (*bp_map_fn)(int64_t n, void *dst, const void *a, const void *b, const void *c) noexcept nogil
+    ctypedef struct bp_kernels:
+        int lanes, mr, nr
+        bp_map_fn map[BP_MAP_COUNT][8]
+        void (*random)(void *dst, int64_t rows, int64_t cols, uint64_t seed, uint64_t step, uint32_t node,
+                       int64_t row0, int64_t col0) noexcept nogil
+        void (*reduce_rows)(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *dst) noexcept nogil
+        void (*reduce_cols)(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *dst) noexcept nogil
+        void (*softmax_ce)(int64_t rows, int64_t classes, const void *z, int64_t ld, const int32_t *labels,
+                           const void *probs, const void *g, int g_step, void *loss, void *dz, int64_t ld_dz) noexcept nogil
+    const bp_kernels *bp_kernels_for(int isa, int real_bytes)
+
+    ctypedef void (*bp_epilogue_fn)(void *, int, int64_t, int64_t, int64_t, int64_t, void *, int64_t) noexcept nogil
+    ctypedef struct bp_gemm:
+        int64_t m, n, k
+        const void *a
+        int64_t rsa, csa
+        const void *b
+        int64_t rsb, csb
+        void *c
+        int64_t ldc
+        bp_epilogue_fn epilogue
+        void *epilogue_arg
+    size_t bp_gemm_scratch(const bp_kernels *, int64_t m, int64_t n, int64_t k, int threads)
+    void bp_gemm_run(const bp_kernels *, const bp_gemm *, int threads, void *scratch)
+
+
+cdef const bp_kernels *kernels_of(isa, int real_bytes) except NULL:
+    cdef const bp_kernels *k = NULL
+    cdef int i
+    for i in range(BP_ISA_COUNT):
+        if bp_isa_name(i).decode() == isa:
+            k = bp_kernels_for(i, real_bytes)
+    if k == NULL:
+        raise ValueError(f"isa: one of {isa_runnable()} with float32 or float64, got {isa!r} with {8 * real_bytes} bits")
+    return k
+
+
+cdef int code_of(str what, tuple names, value) except -1:
+    if value not in names:
+        raise ValueError(f"{what}: one of {', '.join(names)}, got {value!r}")
+    return names.index(value)
+
+
+cdef int check_shape(_Array a, tuple shape) except -1:
+    got = tuple([a.view.shape[i] for i in range(a.ndim)])
+    if got != shape:
+        raise ValueError(f"{a.name}: expected shape {shape}, got {got}")
+    return 0
+
+
+cdef _Array matrix(array, str name, bytes kinds, bint writable=False):
+    """Rows of contiguous elements; the rows may lie apart."""
+    cdef _Array a = _Array(array, name, kinds, writable, 2)
+    if not a.contiguous_from(1) or (a.extent(0) > 1 and a.stride(0) < a.extent(1)):
+        raise ValueError(f"{name}: rows are not contiguous or overlap")
+    return a
+
+
+cdef _Array vector(array, str name, bytes kinds, bint writable=False):
+    cdef _Array a = _Array(array, name, kinds, writable, 1)
+    if not a.contiguous_from(0):
+        raise ValueError(f"{name}: not contiguous")
+    return a
+
+
+def kernel_tile(isa, int real_bytes):
+    """The sizes (mr, nr, lanes) of a set's table: the micro-kernel's block, and reals in a register."""
+    cdef const bp_kernels *k = kernels_of(isa, real_bytes)
+    return k.mr, k.nr, k.lanes
+
+
+def kernel_map(isa, op, dst, a=None, b=None, c=None, int variant=0):
+    """dst[i] = op(a[i], b[i], c[i]) by one set's table.
+
+    Parameters
+    ----------
+    isa, op : str
+    dst, a, b, c : contiguous float32 or float64 (n,), all of one type
+        As many operands as the operation takes; bits 0, 1, 2 of `variant` say that a, b, c is one number, shape (1,).
+    """
+    cdef _Array out = vector(dst, "dst", b"fd", True)
+    cdef const bp_kernels *k = kernels_of(isa, out.view.itemsize)
+    cdef int code = code_of("op", tuple([row[0] for row in MAP_OPS]), op)
+    cdef int arity = MAP_OPS[code][1]
+    cdef const void *p[3]
+    cdef int i
+    cdef _Array x
+    cdef list held = []
+    if variant < 0 or variant >= 1 << arity:
+        raise ValueError(f"variant: 0 ... {(1 << arity) - 1}, got {variant}")
+    for i, array in enumerate((a, b, c)):
+        p[i] = NULL
+        if (array is None) != (i >= arity):
+            raise ValueError(f"{op} takes {arity} operands")
+        if array is not None:
+            x = vector(array, "abc"[i], bytes([out.kind]))
+            check_shape(x, (1 if variant >> i & 1 else out.extent(0),))
+            p[i] = x.view.buf
+            held.append(x)
+    cdef bp_map_fn fn = k.map[code][variant]
+    if fn == NULL:
+        raise ValueError(f"{op}: the table has no such function")
+    cdef int64_t n = out.extent(0)
+    with nogil:
+        fn(n, out.view.buf, p[0], p[1], p[2])
+
+
+def kernel_random(isa, dst, uint64_t seed, uint64_t step, uint32_t node, int64_t row0=0, int64_t col0=0):
+    """dst[i, j] = the uniform number of (seed, step, node, row0 + i, col0 + j); dst is contiguous (rows, cols)."""
+    cdef _Array out = _Array(dst, "dst", b"fd", True, 2)
+    cdef const bp_kernels *k = kernels_of(isa, out.view.itemsize)
+    if not out.contiguous_from(0):
+        raise ValueError("dst: not contiguous")
+    if row0 < 0 or col0 < 0:
+        raise ValueError(f"row0, col0: at least 0, got {row0}, {col0}")
+    with nogil:
+        k.random(out.view.buf, out.view.shape[0], out.view.shape[1], seed, step, node, row0, col0)
+
+
+def kernel_matmul(isa, a, b, out, bint trans_a=False, bint trans_b=False, int threads=1):
+    """out = op(a) op(b) by one set's table; a and b may have any strides, out has contiguous rows.
+
+    Parameters
+    ----------
+    isa : str
+    a : (m, k), or (k, m) with trans_a
+    b : (k, n), or (n, k) with trans_b
+    out : (m, n)
+    threads : int
+        At least 1.
+    """
+    cdef _Array z = matrix(out, "out", b"fd", True)
+    cdef _Array x = _Array(a, "a", bytes([z.kind]), False, 2)
+    cdef _Array y = _Array(b, "b", bytes([z.kind]), False, 2)
+    cdef const bp_kernels *kernels = kernels_of(isa, z.view.itemsize)
+    cdef bp_gemm g
+    if threads < 1:
+        raise ValueError(f"threads: at least 1, got {threads}")
+    g.m = z.extent(0)
+    g.n = z.extent(1)
+    g.k = x.extent(0 if trans_a else 1)
+    check_shape(x, (g.k, g.m) if trans_a else (g.m, g.k))
+    check_shape(y, (g.n, g.k) if trans_b else (g.k, g.n))
+    g.a = x.view.buf
+    g.rsa, g.csa = (x.stride(1), x.stride(0)) if trans_a else (x.stride(0), x.stride(1))
+    g.b = y.view.buf
+    g.rsb, g.csb = (y.stride(1), y.stride(0)) if trans_b else (y.stride(0), y.stride(1))
+    g.c = z.view.buf
+    g.ldc = z.stride(0) if g.m > 1 else g.n
+    g.epilogue = NULL
+    g.epilogue_arg = NULL
+    # 64 bytes more, for the alignment that scratch has.
+    cdef size_t size = bp_gemm_scratch(kernels, g.m, g.n, g.k, threads)
+    cdef void *block = PyMem_Calloc(size + 64, 1)
+    if block == NULL:
+        raise MemoryError
+    cdef void *scratch = <void *>((<uintptr_t>block + 63) & ~<uintptr_t>63)
+    with nogil:
+        bp_gemm_run(kernels, &g, threads, scratch)
+    PyMem_Free(block)
+
+
+def kernel_reduce_rows(isa, kind, src, dst):
+    """dst[i] = over j of src[i, j]; kind is one of REDUCE_OPS, src has contiguous rows, dst is contiguous (rows,)."""
+    cdef _Array x = matrix(src, "src", b"fd")
+    cdef _Array y = vector(dst, "dst", bytes([x.kind]), True)
+    cdef const bp_kernels *k = kernels_of(isa, x.view.itemsize)
+    cdef int code = code_of("kind", REDUCE_OPS, kind)
+    check_shape(y, (x.extent(0),))
+    with nogil:
+        k.reduce_rows(code, x.view.shape[0], x.view.shape[1], x.view.buf, x.stride(0), y.view.buf)
+
+
+def kernel_reduce_cols(isa, kind, src, dst):
+    """dst[j] = over i of src[i, j]; kind is one of REDUCE_OPS, src has contiguous rows, dst is contiguous (cols,)."""
+    cdef _Array x = matrix(src, "src", b"fd")
+    cdef _Array y = vector(dst, "dst", bytes([x.kind]), True)
+    cdef const bp_kernels *k = kernels_of(isa, x.view.itemsize)
+    cdef int code = code_of("kind", REDUCE_OPS, kind)
+    check_shape(y, (x.extent(1),))
+    with nogil:
+        k.reduce_cols(code, x.view.shape[0], x.view.shape[1], x.view.buf, x.stride(0), y.view.buf)
+
+
+def kernel_softmax_ce(isa, z, labels=None, probs=None, g=None, loss=None, dz=None):
+    """Softmax and cross-entropy of raw scores (SOFTMAX_CE of backprop.h) by one set's table.
+
+    Parameters
+    ----------
+    isa : str
+    z : (n, classes)
+        Rows contiguous; float32 or float64, and the other arrays alike.
+    labels, probs : int32 (n,) or real (n, classes)
+        One of the two; contiguous.
+    g : (n,) or (1,), optional
+    loss : (n,), optional
+    dz : (n, classes), optional
+    """
+    cdef _Array x = matrix(z, "z", b"fd"), held_y, held_g, held_loss, held_dz
+    cdef const bp_kernels *k = kernels_of(isa, x.view.itemsize)
+    cdef bytes kind = bytes([x.kind])
+    cdef int64_t n = x.extent(0), classes = x.extent(1), ld_dz = classes, i
+    cdef const int32_t *y = NULL
+    cdef const void *p = NULL
+    cdef const void *scale = NULL
+    cdef void *out = NULL
+    cdef void *grad = NULL
+    cdef int g_step = 0
+    if (labels is None) == (probs is None):
+        raise ValueError("labels, probs: give one of the two")
+    if labels is not None:
+        held_y = vector(labels, "labels", b"i")
+        check_shape(held_y, (n,))
+        y = <const int32_t *>held_y.view.buf
+        for i in range(n):
+            if y[i] < 0 or y[i] >= classes:
+                raise ValueError(f"labels: 0 ... {classes - 1}, got {y[i]}")
+    else:
+        held_y = _Array(probs, "probs", kind, False, 2)
+        check_shape(held_y, (n, classes))
+        if not held_y.contiguous_from(0):
+            raise ValueError("probs: not contiguous")
+        p = held_y.view.buf
+    if g is not None:
+        held_g = vector(g, "g", kind)
+        g_step = held_g.extent(0) != 1
+        check_shape(held_g, (n if g_step else 1,))
+        scale = held_g.view.buf
+    if loss is not None:
+        held_loss = vector(loss, "loss", kind, True)
+        check_shape(held_loss, (n,))
+        out = held_loss.view.buf
+    if dz is not None:
+        held_dz = matrix(dz, "dz", kind, True)
+        check_shape(held_dz, (n, classes))
+        grad = held_dz.view.buf
+        ld_dz = held_dz.stride(0)
+    with nogil:
+        k.softmax_ce(n, classes, x.view.buf, x.stride(0), y, p, scale, g_step, out, grad, ld_dz)
