@@ -1,0 +1,43 @@
+"""backprop: train dense and embedding networks on the CPU, fast, with NumPy alone.
+
+>>> import backprop as bp
+>>> net = bp.Sequential([bp.Dense(64, "relu"), bp.Dense(10)])
+>>> trainer = bp.Trainer(net, loss="cross_entropy", optimizer=bp.Adam(1e-3), seed=0)
+>>> history = trainer.fit(*bp.data.digits(), epochs=10, batch_size=32)
+"""
+
+from contextlib import contextmanager as _contextmanager
+
+from . import _core, data, functions, init, losses, metrics, optim, schedules
+from .callbacks import Callback, EarlyStopping, History
+from .eager import compile, evaluate, grad, seed, tensor, value_and_grad
+from .errors import FileFormatError, NonFiniteError, ShapeError
+from .functions import (binary_cross_entropy, clip, dropout, elu, gelu, hard_tanh, leaky_relu, log_softmax, logsumexp, mean,
+                        prelu, relu, silu, softmax, softmax_cross_entropy, softplus, square)
+from .gradcheck import gradcheck
+from .graph import Tensor
+from .layers import Activation, Dense, Dropout, Flatten, Input, Layer
+from .network import Network, Sequential
+from .ops import (abs, add, argmax, broadcast_to, concatenate, div, eq, erf, exp, expm1, fma, ge, gt, le, log, log1p, lt,
+                  matmul, max, maximum, min, minimum, mul, ne, neg, pow, reshape, sigmoid, sign, split, sqrt, stop_gradient,
+                  sub, sum, take, tanh, transpose, where)
+from .optim import SGD, Adagrad, Adam, AdamW, RMSprop
+from .saving import load
+from .trainer import Trainer
+
+__version__ = "0.1.0"
+
+
+@_contextmanager
+def threads(n):
+    """Use at most `n` threads within a ``with`` block. Results do not depend on it."""
+    if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
+        raise ValueError(f"threads: a whole number of at least 1, got {n!r}")
+    before = _core.threads_set(int(n))
+    try:
+        yield
+    finally:
+        _core.threads_set(before)
+
+
+__all__ = [name for name in dir() if not name.startswith("_")] + ["__version__"]

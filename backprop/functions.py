@@ -1,0 +1,269 @@
+"""Composite operations: written in primitive ones, with a gradient rule of their own where that is cheaper or more exact.
+
+A composite is one node while the graph is built and differentiated; the lowering expands it. Its rule may use the node's
+own output (`y`), as tanh' = 1 - y^2 does.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from . import ops
+from .errors import ShapeError
+from .graph import BATCH, FLOATS, Operation, Tensor, apply, broadcast, common_dtype, format_shape, register, scalar
+from .ops import (abs, add, as_tensor, eq, erf, exp, expm1, ge, gt, le, log, log1p, maximum, minimum, mul, random_like,
+                  reshape, sigmoid, sub, where)
+
+
+def _composite(name, expand, gradient, infer=None):
+    """A row of kind `composite`: expand(*inputs, **attrs) and gradient(y, g, *inputs, **attrs) in other operations."""
+    def rule(node, g, needs):
+        raw = gradient(node, g, *node.inputs, **node.attrs)
+        return [None if r is None or not need else ops._like(r, x) for r, x, need in zip(raw, node.inputs, needs)]
+
+    def default_infer(inputs, attrs):
+        return broadcast(name, inputs), common_dtype(name, inputs)
+    register(Operation(name, "composite", infer or default_infer, rule, lambda inputs, attrs: expand(*inputs, **attrs)))
+
+
+def _unary(name, expand, gradient, doc):
+    _composite(name, expand, gradient)
+
+    def function(x):
+        return apply(name, [as_tensor(x)])
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = doc
+    return function
+
+
+# ---------------------------------------------------------------- activations
+
+relu = _unary("relu", lambda x: maximum(x, 0.0), lambda y, g, x: [where(gt(y, 0.0), g, 0.0)],
+              "max(x, 0); relu'(0) = 0.")
+hard_tanh = _unary("hard_tanh", lambda x: minimum(maximum(x, -1.0), 1.0),
+                   lambda y, g, x: [where(le(abs(x), 1.0), g, 0.0)], "x cut to [-1, 1]; its slope is 1 on [-1, 1].")
+softplus = _unary("softplus", lambda x: add(maximum(x, 0.0), log1p(exp(-abs(x)))), lambda y, g, x: [g * sigmoid(x)],
+                  "log(1 + e^x), without overflow.")
+silu = _unary("silu", lambda x: mul(x, sigmoid(x)),
+              lambda y, g, x: [g * (sigmoid(x) * (x * (1.0 - sigmoid(x)) + 1.0))], "x sigmoid(x), also called swish.")
+# Phi(x) = (1 + erf(x / sqrt 2)) / 2, phi(x) = exp(-x^2 / 2) / sqrt(2 pi)
+gelu = _unary("gelu", lambda x: x * (erf(x * math.sqrt(0.5)) * 0.5 + 0.5),
+              lambda y, g, x: [g * (erf(x * math.sqrt(0.5)) * 0.5 + 0.5 + x * (exp(x * x * -0.5) * 0.3989422804014327))],
+              "x Phi(x), the Gaussian error linear unit in its exact form.")
+square = _unary("square", lambda x: x * x, lambda y, g, x: [g * (x * 2.0)], "x^2.")
+
+_composite("leaky_relu", lambda x, slope: where(gt(x, 0.0), x, x * slope),
+           lambda y, g, x, slope: [where(gt(x, 0.0), g, g * slope)])
+_composite("elu", lambda x, alpha: where(gt(x, 0.0), x, expm1(minimum(x, 0.0)) * alpha),
+           lambda y, g, x, alpha: [where(gt(x, 0.0), g, g * (exp(minimum(x, 0.0)) * alpha))])
+_composite("prelu", lambda x, a: where(gt(x, 0.0), x, a * x),
+           lambda y, g, x, a: [where(gt(x, 0.0), g, g * a), where(gt(x, 0.0), 0.0, g * x)])
+_composite("clip", lambda x, low, high: minimum(maximum(x, low), high),
+           lambda y, g, x, low, high: [where(le(x, high), where(ge(x, low), g, 0.0), 0.0)])
+
+
+def leaky_relu(x, slope=0.01):
+    """x where x > 0, else slope x."""
+    return apply("leaky_relu", [as_tensor(x)], {"slope": float(slope)})
+
+
+def elu(x, alpha=1.0):
+    """x where x > 0, else alpha (e^x - 1)."""
+    return apply("elu", [as_tensor(x)], {"alpha": float(alpha)})
+
+
+def prelu(x, a):
+    """x where x > 0, else a x, with a slope `a` that is learned: dJ/da = sum over x <= 0 of upstream * x."""
+    return apply("prelu", ops._tensors((x, a)))
+
+
+def clip(x, low, high):
+    """x cut to [low, high]; its slope is 1 on [low, high]."""
+    return apply("clip", [as_tensor(x)], {"low": float(low), "high": float(high)})
+
+
+def identity(x):
+    return as_tensor(x)
+
+
+ACTIVATIONS = {f.__name__: f for f in (relu, hard_tanh, softplus, silu, gelu, leaky_relu, elu, sigmoid, ops.tanh)}
+ACTIVATIONS.update(logistic=sigmoid, linear=identity, identity=identity, swish=silu)
+
+
+# ---------------------------------------------------------------- along an axis
+
+def mean(x, axis=None, keepdims=False):
+    """Mean over `axis`; over the batch it divides by the rows of the run."""
+    x = as_tensor(x)
+    fixed, batch = 1, False
+    for a in ops._axes("mean", x, axis):
+        if x.shape[a] == BATCH:
+            batch = True
+        else:
+            fixed *= x.shape[a]
+    if fixed == 0:
+        raise ShapeError(f"mean: shape {format_shape(x.shape)} is empty along axis {axis}")
+    total = ops.sum(x, axis, keepdims)
+    return total / (scalar("rows") * float(fixed) if batch else float(fixed))
+
+
+def _last_axis(name, x, axis):
+    x = as_tensor(x)
+    (axis,) = ops._axes(name, x, axis)
+    return x, axis
+
+
+def _shifted(x, axis):
+    """x minus its largest element along the axis (0 where that is infinite), and that element."""
+    top = ops.stop_gradient(ops.max(x, axis, keepdims=True))
+    top = where(eq(abs(top), math.inf), 0.0, top)
+    return x - top, top
+
+
+def _softmax(x, axis):
+    e = exp(_shifted(x, axis)[0])
+    return e / ops.sum(e, axis, keepdims=True)
+
+
+def _logsumexp(x, axis):
+    shifted, top = _shifted(x, axis)
+    return log(ops.sum(exp(shifted), axis, keepdims=True)) + top
+
+
+def _axis_infer(inputs, attrs):
+    (x,) = inputs
+    common_dtype("softmax", inputs)
+    return x.shape, x.dtype
+
+
+def _kept_infer(inputs, attrs):
+    (x,) = inputs
+    return tuple(1 if i == attrs["axis"] else d for i, d in enumerate(x.shape)), x.dtype
+
+
+_composite("softmax", _softmax, lambda y, g, x, axis: [y * (g - ops.sum(g * y, axis, keepdims=True))], _axis_infer)
+_composite("log_softmax", lambda x, axis: sub(x, _logsumexp(x, axis)),
+           lambda y, g, x, axis: [g - exp(y) * ops.sum(g, axis, keepdims=True)], _axis_infer)
+_composite("logsumexp", _logsumexp, lambda y, g, x, axis: [g * exp(sub(x, y))], _kept_infer)
+
+
+def softmax(x, axis=-1):
+    """e^x / sum e^x along an axis."""
+    x, axis = _last_axis("softmax", x, axis)
+    return apply("softmax", [x], {"axis": axis})
+
+
+def log_softmax(x, axis=-1):
+    """log(softmax(x)) without loss of accuracy."""
+    x, axis = _last_axis("log_softmax", x, axis)
+    return apply("log_softmax", [x], {"axis": axis})
+
+
+def logsumexp(x, axis=-1, keepdims=False):
+    """log(sum(e^x)) along an axis, without overflow."""
+    x, axis = _last_axis("logsumexp", x, axis)
+    y = apply("logsumexp", [x], {"axis": axis})
+    return y if keepdims else reshape(y, x.shape[:axis] + x.shape[axis + 1:])
+
+
+# ---------------------------------------------------------------- losses, one number for each row
+
+def _ce_infer(inputs, attrs):
+    z, t = inputs[0], inputs[1]
+    common_dtype("softmax_cross_entropy", [z])
+    want = z.shape[:1] if t.dtype == "int32" else z.shape
+    if z.ndim != 2 or z.shape[1] == 0 or t.shape != want:
+        raise ShapeError(f"softmax_cross_entropy: expected scores (n, classes) and labels (n,) or probabilities (n, classes), "
+                         f"got {ops.shapes(z, t)}")
+    return z.shape[:1], z.dtype
+
+
+def _column(v):
+    return reshape(v, v.shape + (1,))
+
+
+def _ce_gradient(node, g, needs):
+    z, t = node.inputs
+    dz = apply("softmax_cross_entropy_gradient", [z, t, g]) if needs[0] else None
+    return [dz, _column(g) * -log_softmax(z) if needs[1] else None]
+
+
+def _ce_second(node, upstream, needs):
+    # dz = g (S softmax(z) - t), S = sum of the targets of a row (1 for labels)
+    z, t, g = node.inputs
+    s = 1.0 if t.dtype == "int32" else ops.sum(t, 1, keepdims=True)
+    p = softmax(z)
+    out = [None, None, None]
+    if needs[0]:
+        out[0] = _column(g) * (s * (p * (upstream - ops.sum(upstream * p, 1, keepdims=True))))
+    if needs[1]:
+        out[1] = _column(g) * (ops.sum(upstream * p, 1, keepdims=True) - upstream)
+    if needs[2]:
+        unit = apply("softmax_cross_entropy_gradient", [z, t, g * 0.0 + 1.0])
+        out[2] = ops.sum(upstream * unit, 1)
+    return out
+
+
+register(Operation("softmax_cross_entropy", "softmax_ce", _ce_infer, _ce_gradient))
+register(Operation("softmax_cross_entropy_gradient", "softmax_ce", lambda inputs, attrs: (inputs[0].shape, inputs[0].dtype),
+                   _ce_second))
+
+
+def softmax_cross_entropy(scores, targets):
+    """Cross-entropy of softmax(scores), from raw scores in one pass.
+
+    Parameters
+    ----------
+    scores : (n, classes)
+    targets : (n,) integers, or (n, classes) probabilities
+
+    Returns
+    -------
+    Tensor (n,)
+        ``logsumexp(scores_i) - scores_i[y_i]``; for probabilities ``sum_j t_ij (logsumexp(scores_i) - scores_ij)``.
+    """
+    scores = as_tensor(scores)
+    if not isinstance(targets, Tensor):
+        a = np.asarray(targets)
+        targets = ops._index_tensor("softmax_cross_entropy", a, scores.shape[-1]) if a.dtype.kind in "iu" else as_tensor(
+            a.astype(scores.dtype if scores.dtype in FLOATS else "float64"))
+    return apply("softmax_cross_entropy", [scores, targets])
+
+
+# log(1 + e^z) - z y = max(z, 0) - z y + log1p(e^-|z|); its slope in z is sigmoid(z) - y
+_composite("binary_cross_entropy", lambda z, y: maximum(z, 0.0) - z * y + log1p(exp(-abs(z))),
+           lambda out, g, z, y: [g * (sigmoid(z) - y), g * -z])
+
+
+def binary_cross_entropy(scores, targets):
+    """``-y log p - (1 - y) log(1 - p)`` with ``p = sigmoid(scores)``, from raw scores, elementwise."""
+    return apply("binary_cross_entropy", ops._tensors((scores, targets)))
+
+
+# ---------------------------------------------------------------- dropout
+
+def dropout_mask(x, rate, key):
+    """1 / (1 - rate) with probability 1 - rate, else 0, in the shape of `x`."""
+    return mul(le(rate, random_like(x, key)), 1.0 / (1.0 - rate))
+
+
+def _dropout(inputs, attrs, training):
+    (x,) = inputs
+    return mul(x, dropout_mask(x, attrs["rate"], attrs["key"])) if training and attrs["rate"] > 0 else x
+
+
+register(Operation("dropout", "composite", _axis_infer, None, _dropout, by_mode=True))
+
+
+def dropout(x, rate, training=None, key=None):
+    """Inverted dropout (Srivastava et al. 2014): in training each element is 0 with probability `rate`, else x / (1 - rate).
+
+    With ``training=None`` (inside a network) the mode is chosen when the network is lowered.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate must be in [0, 1), got {rate}")
+    x = as_tensor(x)
+    attrs = {"rate": float(rate), "key": object() if key is None else key}
+    return apply("dropout", [x], attrs) if training is None else _dropout([x], attrs, training)

@@ -1,0 +1,356 @@
+"""From a graph to a program: order, fuse, place in memory, emit.
+
+Every node that is not elementwise opens a *group*, which becomes one instruction. An elementwise node joins the group of the
+latest of its inputs where that group runs over the same region; so chains hang on the matrix product or the reduction
+beside them, and an optimiser's update hangs on the product that makes its gradient. Groups run in the order of their
+position, and a node joins only where all it reads is made at or before that position: no cycle can arise.
+
+A second pass *sinks* elementwise nodes that only one later group reads, where that saves a buffer: the derivative
+``1 - y^2`` is then computed beside the product of the backward pass, and only `y` is kept.
+
+An assignment to stored parameters runs at or after the last group that reads them; if an instruction beside it still reads
+the old value elsewhere, it becomes a map of its own. What is fused changes no rounding: fused and unfused give equal bits.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+
+from .graph import Operation, Tensor, ancestors, apply, dim_size, register
+from .ops import broadcast_to
+from .plan import Group, Plan, emit, operand_kind, root
+from .simplify import simplify
+
+register(Operation("copy", "map", lambda inputs, attrs: (inputs[0].shape, inputs[0].dtype), code="copy"))
+
+
+@dataclass(eq=False)
+class Assign:
+    """`value` is written to `size` elements at `offset` of the space named `space`."""
+
+    space: str
+    offset: int
+    value: Tensor
+    target: Tensor | None = None  # the source that reads the same place, if any
+
+
+@dataclass
+class Storage:
+    """A buffer outside the arena: `elements` is a dim (negative: so many for each row)."""
+
+    elements: int
+    dtype: str | None
+    writable: bool
+
+
+def lower(outputs, dtype: str, *, storage: dict[str, Storage] | None = None, assigns=(), checks=(), late=(),
+          capacity: int = 1, fuse: bool = True) -> Plan:
+    """Lower `outputs` and `assigns` to a program.
+
+    Parameters
+    ----------
+    outputs : sequence of Tensor
+        Each gets a space ``"output 0"``, ``"output 1"`` ... to be written to.
+    dtype : {"float32", "float64"}
+        Type of every real number of the program.
+    storage : dict of str to Storage
+        Named spaces that parameters and states live in (``attrs["space"]``, ``attrs["offset"]`` of their sources).
+    assigns : sequence of Assign
+    checks : sequence of Tensor
+        Numbers that must be finite before any assignment to a place that the program also reads.
+    late : sequence of Tensor or str
+        Sources (and scalars, by name) that are known, or wanted, only in the second half of the program; ``plan.mark`` is the
+        instruction where it starts.
+    capacity : int
+        Most rows of a run.
+    fuse : bool
+        False gives every node a group of its own.
+
+    Returns
+    -------
+    Plan
+    """
+    outputs = list(outputs)
+    assigns = list(assigns)
+    results = simplify([*outputs, *(a.value for a in assigns), *checks])
+    targets = [Assign(f"output {i}", 0, t) for i, t in enumerate(results[:len(outputs)])]
+    targets += [Assign(a.space, a.offset, t, a.target) for a, t in zip(assigns, results[len(outputs):])]
+    checks = results[len(results) - len(checks):]
+
+    homes: dict[Tensor, Assign] = {}  # where a node is written that has a place of its own
+    for a in targets:
+        if a.value.op.kind in ("source", "view") or a.value in homes or (a.target is not None and a.value.op.kind != "map"):
+            a.value = apply("copy", [a.value])
+        homes[a.value] = a
+
+    nodes, merged = _order([*homes, *checks], homes)
+    if nodes is None:  # something reads a stored value and also the value that replaces it: replace it by a copy, last
+        for t in [t for t, a in homes.items() if a.target is not None]:
+            a = homes.pop(t)
+            a.value = apply("copy", [t])
+            homes[a.value] = a
+        nodes, merged = _order([*homes, *checks], homes)
+    nodes = _expressible(nodes)
+    builder = _Grouping(nodes, homes, checks, set(late), merged, fuse)
+    return emit(builder.groups, homes, checks, outputs, dtype, storage or {}, capacity, builder.barrier)
+
+
+# ---------------------------------------------------------------- order
+
+def _order(outputs, homes):
+    """Nodes in the order in which they are placed: by number, but a cross-entropy waits for the gradient that its
+    backward half multiplies by, so that both halves are one instruction; and what replaces a stored value waits for all
+    that read it. None where that is impossible."""
+    nodes = ancestors(outputs)
+    forward = {(t.inputs[0], t.inputs[1]): t for t in nodes if t.op.name == "softmax_cross_entropy"}
+    merged = {}
+    for t in nodes:
+        if t.op.name == "softmax_cross_entropy_gradient":
+            f = forward.get(t.inputs[:2])
+            if f is not None and f not in merged and f not in set(ancestors([t.inputs[2]])):
+                merged[f] = t
+    waits = {t: list(t.inputs) for t in nodes}
+    for f, b in merged.items():
+        waits[f].append(b.inputs[2])
+        waits[b] = [f]
+    writer = {a.target: t for t, a in homes.items() if a.target is not None}
+    for t in nodes:
+        for x in {root(x) for x in t.inputs}:
+            if x in writer and t is not writer[x] and t.op.kind != "view":
+                waits[writer[x]].append(t)
+    users: dict[Tensor, list] = {t: [] for t in nodes}
+    missing = {}
+    for t in nodes:
+        missing[t] = len(waits[t])
+        for i in waits[t]:
+            users[i].append(t)
+    ready = [(t.number, t) for t in nodes if not waits[t]]
+    back = {b: f for f, b in merged.items()}
+    heapq.heapify(ready)
+    out = []
+    while ready:
+        _, t = heapq.heappop(ready)
+        out.append(t)
+        for u in users[t]:
+            missing[u] -= 1
+            if not missing[u]:
+                heapq.heappush(ready, (back[u].number if u in back else u.number, u))
+    return (out, merged) if len(out) == len(nodes) else (None, None)
+
+
+# ---------------------------------------------------------------- regions
+
+def _fits(t, rows, cols):
+    """Whether elementwise node `t` can run over the region [rows, cols]."""
+    if t.op.code == "random" and t.shape and rows != t.shape[0]:
+        return False  # a random number is a function of its row and column
+    return dim_size(t.shape) == rows * cols and all(operand_kind(x.shape, t.shape, rows, cols) is not None for x in t.inputs)
+
+
+def _region(t):
+    """[rows, cols] of a node that runs alone, or None where an operand has to be repeated in memory first."""
+    n = len(t.shape)
+    for p in ([1] if t.op.code == "random" and n else [n - 1, *range(n - 2, -1, -1), n] if n else [0]):
+        rows, cols = dim_size(t.shape[:p]), dim_size(t.shape[p:])
+        if p >= 0 and _fits(t, rows, cols):
+            return rows, cols
+    return None
+
+
+def _expressible(nodes):
+    """Give every elementwise node a region: repeat the operands that lie under it in no simple way."""
+    new: dict[Tensor, Tensor] = {}
+    out = []
+    for t in nodes:
+        if t.op.kind == "map" and _region(t) is None:
+            inputs = []
+            for x in t.inputs:
+                if dim_size(x.shape) not in (1, dim_size(t.shape)):
+                    x = new.setdefault((x, t.shape), broadcast_to(x, t.shape))
+                    if x not in out:
+                        out.append(x)
+                inputs.append(x)
+            t.inputs = tuple(inputs)
+        out.append(t)
+    return out
+
+
+# ---------------------------------------------------------------- groups
+
+class _Grouping:
+    def __init__(self, nodes, homes, checks, late, merged, fuse):
+        self.homes, self.late, self.fuse = homes, late, fuse
+        self.group: dict[Tensor, Group] = {}
+        self.groups: list[Group] = []
+        self.barrier = None
+        self.users: dict[Tensor, list[Tensor]] = {}
+        for t in nodes:
+            if t.op.kind != "view":
+                for x in t.inputs:
+                    self.users.setdefault(root(x), []).append(t)
+        self.mutable = {a.target for a in homes.values() if a.target is not None}
+        self.checks = [root(t) for t in checks]
+        self.late |= {t for t in nodes if t.op.name == "scalar" and t.attrs["key"] in late}
+        self.prologue = Group(0, rows=1, cols=1)  # numbers made of numbers come first
+        self.groups.append(self.prologue)
+        backward = {b: f for f, b in merged.items()}
+        for t in nodes:
+            if t.op.kind in ("source", "view"):
+                continue
+            self._bar_if_late(t)
+            if t.op.kind == "map":
+                self._place(t)
+            elif t in backward:
+                self._settle(t.inputs[2:])
+                self.group[t] = self.group[backward[t]]
+                self.group[t].partner = t
+            else:
+                self._settle([*t.inputs, *([merged[t].inputs[2]] if t in merged else [])])
+                self._open(t)
+        if fuse:
+            self._sink()
+        self.groups = [g for g in self.groups if g.anchor is not None or g.members or g is self.barrier]
+
+    # A source of `late` is made, so to say, by an empty group.
+    def _bar_if_late(self, t):
+        if self.barrier is None and any(root(x) in self.late for x in t.inputs):
+            self.barrier = Group(len(self.groups))
+            self.groups.append(self.barrier)
+
+    def _position(self, t):
+        t = root(t)
+        if t.op.kind == "source":
+            return self.barrier.position if t in self.late and self.barrier else -1
+        return self.group[t].position
+
+    def _open(self, t):
+        g = Group(len(self.groups), anchor=t)
+        if t.op.kind == "matmul":
+            g.rows, g.cols = t.shape
+        elif t.op.kind == "reduce":
+            x, a = t.inputs[0], t.attrs
+            outer, inner = dim_size(x.shape[:a["start"]]), dim_size(x.shape[a["stop"]:])
+            g.rows, g.cols = (1, outer) if inner == 1 else (outer, inner)
+        self.groups.append(g)
+        self.group[t] = g
+        return g
+
+    def _floats(self, tensors):
+        """Elementwise nodes behind `tensors` that have no group yet: made of sources alone, they go where they are used."""
+        found, stack = [], [root(x) for x in tensors]
+        while stack:
+            x = stack.pop()
+            if x.op.kind == "map" and x not in self.group and x not in found:
+                found.append(x)
+                stack.extend(root(i) for i in x.inputs)
+        return sorted(found, key=lambda x: x.number)
+
+    def _settle(self, tensors):
+        """Give the floating nodes behind `tensors` groups of their own."""
+        for x in self._floats(tensors):
+            self._alone(x)
+
+    def _alone(self, t):
+        g = Group(len(self.groups))
+        g.rows, g.cols = _region(t)
+        self.groups.append(g)
+        self._add(t, g)
+
+    def _add(self, t, g):
+        g.members.append(t)
+        self.group[t] = g
+
+    def _place(self, t):
+        home = self.homes.get(t)
+        target = home.target if home else None
+        floats = self._floats(t.inputs) if self.fuse else []
+        made = [root(x) for x in t.inputs if root(x) not in floats]
+        need = max((self._position(x) for x in made), default=-1)
+        if need < 0 and self.fuse and t not in self.homes and t not in self.checks:
+            if dim_size(t.shape) != 1:
+                return  # floats
+            need = 0
+        if target is not None:
+            own = {t, *floats}
+            self._settle([u for u in self.users.get(target, []) if u not in own and u.op.kind == "map"])
+            need = max([need] + [self.group[u].position for u in self.users.get(target, []) if u not in own])
+            need = max([need] + [self.group[c].position + 1 for c in self.checks if c in self.group])
+        # Of the floating operands, those that do not fit here get groups of their own, before.
+        g = self.groups[need] if 0 <= need < len(self.groups) and self.fuse else None
+        if g is None or g.rows is None or not all(self._joins(x, g) for x in [*floats, t]) or not (
+                target is None or self._may_store(t, target, g, floats)):
+            g = None
+            rows, cols = _region(t)
+            for x in floats:
+                if not _fits(x, rows, cols):
+                    self._settle([x])
+        if g is None:
+            g = Group(len(self.groups))
+            g.rows, g.cols = rows, cols
+            self.groups.append(g)
+        for x in floats:
+            if x not in self.group:
+                self._add(x, g)
+        self._add(t, g)
+
+    def _joins(self, t, g):
+        if not _fits(t, g.rows, g.cols):
+            return False
+        # what is made in the group is seen element by element only
+        return all(self.group.get(root(x)) is not g or dim_size(x.shape) == dim_size(t.shape) for x in t.inputs)
+
+    def _may_store(self, t, target, g, floats):
+        """Nothing in the group reads `target` but elementwise, at the element that is written."""
+        if g.anchor is not None and any(root(x) is target for x in g.anchor.inputs):
+            return False
+        return all(dim_size(x.shape) == dim_size(m.shape) for m in [*g.members, *floats, t]
+                   for x in m.inputs if root(x) is target)
+
+    # ---- sinking
+
+    def _outside(self, t):
+        """Whether `t` is read, or has a place, outside its group: it must be in memory."""
+        g = self.group[t]
+        return t in self.homes or t in self.checks or any(self.group[u] is not g for u in self.users.get(t, []))
+
+    def _sink(self):
+        for g in reversed(self.groups):
+            for t in sorted(g.members, key=lambda t: -t.number):
+                if t in self.group and self.group[t] is g and t not in self.homes and t not in self.checks:
+                    later = {self.group[u] for u in self.users.get(t, [])}
+                    if len(later) == 1 and g not in later:
+                        self._try_sink(t, g, later.pop())
+
+    def _try_sink(self, t, g, h):
+        if h.rows is None:
+            return
+        moved, stack = {t}, [t]
+        while stack:
+            for x in stack.pop().inputs:
+                x = root(x)
+                if (x in g.members and x not in moved and x not in self.homes and x not in self.checks
+                        and all(u in moved or self.group[u] is h for u in self.users[x])):
+                    moved.add(x)
+                    stack.append(x)
+        for m in moved:
+            users = self.users.get(m, [])
+            if not _fits(m, h.rows, h.cols) or any(
+                    u.op.kind != "map" or dim_size(m.shape) != dim_size(u.shape) for u in users):
+                return
+            for x in m.inputs:  # a stored parameter must not have changed by then, nor be read but in place
+                x = root(x)
+                if x in self.mutable:
+                    writer = next(a.value for a in self.homes.values() if a.target is x)
+                    if self.group[writer].position < h.position or (
+                            self.group[writer] is h and dim_size(x.shape) != dim_size(m.shape)):
+                        return
+        freed = sum(any(self.group[u] is h for u in self.users[m]) for m in moved)
+        kept = {root(x) for m in moved for x in m.inputs} - moved
+        added = sum(self.group.get(x) is g and not self._outside(x) for x in kept)
+        if added < freed or (added == freed and g.anchor is None and len(moved) == len(g.members)):
+            g.members = [m for m in g.members if m not in moved]
+            h.members = sorted([*h.members, *moved], key=lambda m: m.number)
+            for m in moved:
+                self.group[m] = h

@@ -1,0 +1,387 @@
+"""Second half of the lowering: places in memory, the words of the program, and its text.
+
+`emit` gives every value that leaves its group a buffer in one arena, by its lifetime, writes the words that ``csrc/backprop.h``
+describes, and keeps a description that a person can read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from . import _core
+from .graph import Tensor, contiguous, dim_size
+
+FULL, ROW, COL, SCALAR = range(4)
+_MAGIC = 0x62703031
+_MAP = {name: code for code, (name, _, _) in enumerate(_core.MAP_OPS)}
+_INSTRUCTION = {name: code for code, name in enumerate(_core.INSTRUCTIONS)}
+_REDUCTION = {name: code for code, name in enumerate(_core.REDUCE_OPS)}
+_ALIGN = 64
+
+
+@dataclass(eq=False)
+class Group:
+    """What becomes one instruction: an anchor (or none), and elementwise nodes over its region."""
+
+    position: int
+    anchor: Tensor | None = None
+    members: list[Tensor] = field(default_factory=list)
+    rows: int | None = None  # the region, as dims; None: no elementwise node may hang here
+    cols: int | None = None
+    partner: Tensor | None = None  # the backward half of a cross-entropy
+
+
+def root(t: Tensor) -> Tensor:
+    """The node whose buffer `t` is a view of."""
+    while t.op.kind == "view":
+        t = t.inputs[0]
+    return t
+
+
+def operand_kind(operand, shape, rows, cols):
+    """How an operand of shape `operand` lies under an elementwise node of `shape` over the region [rows, cols], or None."""
+    if dim_size(operand) == dim_size(shape):
+        return FULL
+    if dim_size(operand) == 1:
+        return SCALAR
+    padded = (1,) * (len(shape) - len(operand)) + tuple(operand)
+    for p in range(len(shape) + 1):
+        if dim_size(shape[:p]) == rows and dim_size(shape[p:]) == cols:
+            if padded[p:] == shape[p:] and all(d == 1 for d in padded[:p]):
+                return ROW
+            if padded[:p] == shape[:p] and all(d == 1 for d in padded[p:]):
+                return COL
+    return None
+
+
+class Plan:
+    """A lowered program and all that is needed to run it.
+
+    Attributes
+    ----------
+    program : _core.Program
+    spaces : dict of str to int
+        Space numbers by name: storage names, input names, ``"output i"``, ``"constants"``, ``"scalars"``.
+    scalars : list of str
+        Names of the numbers that each run has to give, in the order of the space ``"scalars"``.
+    constants : ndarray
+    inputs : list of Tensor
+        Sources that each run has to give, in order of first use.
+    mark : int
+        The instruction where the second half starts (all of them, where there is no second half).
+    capacity : int
+        Most rows of a run.
+    """
+
+    def __init__(self, words, spaces, scalars, constants, inputs, outputs, mark, capacity, text):
+        self.words = np.array(words, dtype=np.int64)
+        self.program = _core.Program(self.words)
+        self.spaces, self.scalars, self.constants = spaces, scalars, constants
+        self.inputs, self.outputs, self.mark, self.capacity = inputs, outputs, mark, capacity
+        self._text = text
+
+    def describe(self) -> str:
+        """The instructions: result, shapes, fused operations behind a bar, and places in memory."""
+        return self._text
+
+    def binding(self):
+        """A context to run in, with the constants set."""
+        binding = _core.Binding(self.program)
+        if "constants" in self.spaces:
+            binding.set(self.spaces["constants"], self.constants)
+        return binding
+
+
+def emit(groups, homes, checks, outputs, dtype, storage, capacity, barrier) -> Plan:
+    return _Emitter(groups, homes, checks, outputs, dtype, storage, capacity, barrier).plan()
+
+
+class _Emitter:
+    def __init__(self, groups, homes, checks, outputs, dtype, storage, capacity, barrier):
+        self.groups, self.homes, self.dtype, self.capacity = groups, homes, dtype, capacity
+        self.item = np.dtype(dtype).itemsize
+        self.outputs, self.barrier = outputs, barrier
+        self.checks = list(checks)
+        self.spaces: dict[str, int] = {"arena": 0}
+        self.extents: list[tuple[int, int, int]] = []  # element bytes, elements, writable
+        for name, s in storage.items():
+            self._space(name, s.dtype or dtype, s.elements, s.writable)
+        for i, t in enumerate(outputs):
+            self._space(f"output {i}", t.dtype or dtype, dim_size(t.shape), True)
+        self.inputs: list[Tensor] = []
+        self.scalars: list[str] = []
+        self.constants: list[float] = []
+        self.maps: list[list[int]] = []
+        self.instructions: list[list[int]] = []
+        self.lines: list[str] = []
+        self.names: dict[Tensor, str] = {}
+        self.randoms: dict[object, int] = {}
+        self.place: dict[Tensor, tuple[str, int]] = {}
+        self.slot_of: dict[Tensor, Group] = {}
+
+    def _space(self, name, dtype, elements, writable):
+        self.spaces[name] = len(self.spaces)
+        self.extents.append((np.dtype(dtype).itemsize, elements, int(writable)))
+
+    # ---------------------------------------------------------------- memory
+
+    def _layout(self):
+        """Which values need a buffer, and where it lies."""
+        group = {}
+        for g in self.groups:
+            for t in [g.anchor, g.partner, *g.members]:
+                if t is not None:
+                    group[t] = g
+        index = {g: i for i, g in enumerate(self.groups)}
+        last: dict[Tensor, int] = {}
+        for g in self.groups:
+            for t in [g.anchor, g.partner, *g.members]:
+                for x in t.inputs if t is not None else ():
+                    x = root(x)
+                    if x.op.kind == "source":
+                        self._source(x)
+                    elif group[x] is not g or (t is g.anchor or t is g.partner):
+                        last[x] = max(last.get(x, 0), index[g])
+        for t in self.checks:
+            t = root(t)
+            if t.op.kind != "source":
+                last[t] = max(last.get(t, 0), index[group[t]])
+            else:
+                self._source(t)
+        for t, home in self.homes.items():
+            self.place[t] = (home.space, home.offset)
+        buffers = []
+        for t, end in last.items():
+            if t not in self.place:
+                d = dim_size(t.shape)
+                size = (d if d >= 0 else -d * self.capacity) * (4 if t.dtype == "int32" else self.item)
+                buffers.append((-(-max(size, 1) // _ALIGN) * _ALIGN, index[group[t]], end, t))
+        # Largest first, each at the lowest offset where no buffer that lives at the same time lies.
+        buffers.sort(key=lambda b: (-b[0], b[1], b[3].number))
+        placed = []
+        self.arena = 0
+        for size, start, end, t in buffers:
+            offset = 0
+            for o, s, a, b in sorted(placed):
+                if a <= end and start <= b and o < offset + size and offset < o + s:
+                    offset = o + s
+            placed.append((offset, size, start, end))
+            self.arena = max(self.arena, offset + size)
+            self.place[t] = ("arena", offset // (4 if t.dtype == "int32" else self.item))
+        self.stored = set(self.place)
+
+    def _source(self, t):
+        if t in self.place:
+            return
+        name = t.op.name
+        if name == "constant":
+            value = t.attrs["value"]
+            self.constants.append(value)
+            self.place[t] = ("constants", len(self.constants) - 1)
+        elif name == "scalar":
+            if t.attrs["key"] not in self.scalars:
+                self.scalars.append(t.attrs["key"])
+            self.place[t] = ("scalars", self.scalars.index(t.attrs["key"]))
+        elif "space" in t.attrs:
+            self.place[t] = (t.attrs["space"], t.attrs["offset"])
+        else:
+            self.inputs.append(t)
+            space = f"input {len(self.inputs) - 1}"
+            self._space(space, t.dtype or self.dtype, dim_size(t.shape), False)
+            self.place[t] = (space, 0)
+        self.names.setdefault(t, t.name or (f"{t.attrs['value']:g}" if name == "constant" else f"in{len(self.inputs) - 1}"))
+
+    def _operand(self, t, ld):
+        space, offset = self.place[root(t)]
+        return [self.spaces[space], offset, ld if ld > 0 else 0]
+
+    # ---------------------------------------------------------------- instructions
+
+    def plan(self) -> Plan:
+        self._layout()
+        if self.constants:
+            self._space("constants", self.dtype, len(self.constants), False)
+        if self.scalars:
+            self._space("scalars", self.dtype, len(self.scalars), False)
+        mark = None
+        checks = {}
+        for t in self.checks:
+            checks.setdefault(self._group_of(t), []).append(t)
+        for g in self.groups:
+            if g is self.barrier:
+                mark = len(self.instructions)
+                continue
+            self._emit_group(g)
+            for t in checks.get(g, ()):
+                self._add("check", self._operand(t, 1), f"{self._name(t)} is finite")
+        words = [_MAGIC, self.item, self.capacity, self.arena, len(self.spaces), 0, 0, 1]
+        for e in self.extents:
+            words += e
+        for block in (self.maps, self.instructions):
+            words.append(len(block))
+            for b in block:
+                words += b
+        return Plan(words, self.spaces, self.scalars, np.array(self.constants, dtype=self.dtype), self.inputs, self.outputs,
+                    len(self.instructions) if mark is None else mark, self.capacity, "\n".join(self.lines) + "\n")
+
+    def _group_of(self, t):
+        t = root(t)
+        return next((g for g in self.groups if t is g.anchor or t is g.partner or t in g.members), None)
+
+    def _add(self, name, words, text):
+        words = [_INSTRUCTION[name], *words]
+        self.lines.append(f"{len(self.instructions):4d} {name:<11} {text}")
+        self.instructions.append([len(words), *words])
+
+    def _emit_group(self, g):
+        a = g.anchor
+        if a is None:
+            index, text = self._map(g)
+            self._add("map", [g.rows, g.cols, index], text)
+        else:
+            getattr(self, "_emit_" + a.op.kind)(g, a)
+
+    def _destination(self, t):
+        """Where an anchor's own result goes; space -1 where only the epilogue sees it."""
+        return self._operand(t, t.shape[-1] if t.shape else 1) if t in self.stored else [-1, 0, 0]
+
+    def _emit_matmul(self, g, t):
+        a, b = t.inputs
+        ta, tb = t.attrs["ta"], t.attrs["tb"]
+        k = a.shape[0] if ta else a.shape[1]
+        index, text = self._map(g)
+        self._add("matmul", [t.shape[0], t.shape[1], k, int(ta), int(tb), *self._operand(a, a.shape[1]),
+                             *self._operand(b, b.shape[1]), *self._destination(t), index],
+                  f"{self._result(t)} = {self._name(a)}{'^T' if ta else ''} {self._name(b)}{'^T' if tb else ''}{text}")
+
+    def _emit_reduce(self, g, t):
+        (x,), start, stop = t.inputs, t.attrs["start"], t.attrs["stop"]
+        dims = [dim_size(x.shape[:start]), dim_size(x.shape[start:stop]), dim_size(x.shape[stop:])]
+        index, text = self._map(g)
+        axis = f"axis {start}" if stop == start + 1 else f"axes {start}-{stop - 1}"
+        self._add("reduce", [_REDUCTION[t.attrs["kind"]], *dims, *self._operand(x, dims[2]), *self._destination(t), index],
+                  f"{self._result(t)} = {t.attrs['kind']} over {axis} of {self._name(x)}{text}")
+
+    def _emit_softmax_ce(self, g, t):
+        forward, backward = (t, g.partner) if t.op.name == "softmax_cross_entropy" else (None, t)
+        z, y = t.inputs[:2]
+        if backward is None:
+            gradient = [-1, 0, 0, SCALAR]
+            scale = ""
+        else:
+            s = backward.inputs[2]
+            gradient = [*self._operand(s, 1), SCALAR if dim_size(s.shape) == 1 else COL]
+            scale = f" | times {self._name(s)}"
+        classes = z.shape[1]
+        self._add("softmax_ce", [z.shape[0], classes, int(y.dtype != "int32"), *self._operand(z, classes),
+                                 *self._operand(y, classes), *gradient,
+                                 *(self._destination(forward) if forward is not None else [-1, 0, 0]),
+                                 *(self._destination(backward) if backward is not None else [-1, 0, 0])],
+                  ", ".join(self._result(r) for r in (forward, backward) if r is not None)
+                  + f" = {self._name(z)}, {self._name(y)}{scale}")
+
+    def _emit_gather(self, g, t):
+        table, ids = t.inputs
+        width = dim_size(table.shape[1:])
+        self._add("gather", [dim_size(ids.shape), width, table.shape[0], *self._operand(table, width), *self._operand(ids, 1),
+                             *self._operand(t, width)], f"{self._result(t)} = rows {self._name(ids)} of {self._name(table)}")
+
+    def _emit_scatter(self, g, t):
+        src, ids = t.inputs
+        width = dim_size(t.shape[1:])
+        self._add("scatter_add", [dim_size(ids.shape), width, t.shape[0], *self._operand(src, width), *self._operand(ids, 1),
+                                  *self._operand(t, width)], f"{self._result(t)} = sums of {self._name(src)} at rows {self._name(ids)}")
+
+    def _emit_argmax(self, g, t):
+        (x,) = t.inputs
+        self._add("argmax", [dim_size(t.shape), x.shape[-1], *self._operand(x, x.shape[-1]), *self._operand(t, 1)],
+                  f"{self._result(t)} = argmax of {self._name(x)}")
+
+    def _copy(self, shape, src, src_strides, src_offset, dst, dst_strides, dst_offset, text):
+        if dim_size(shape) == 0:
+            return  # nothing to copy, and perhaps no memory behind it
+        (ss, so, _), (ds, do, _) = self._operand(src, 1), self._operand(dst, 1)
+        self._add("copy", [len(shape), *shape, ss, so + src_offset, *src_strides, ds, do + dst_offset, *dst_strides], text)
+
+    def _emit_strided(self, g, t):
+        self._copy(t.shape, t.inputs[0], t.attrs["strides"], t.attrs["offset"], t, contiguous(t.shape), 0,
+                   f"{self._result(t)} = {t.attrs['what']} {self._name(t.inputs[0])}")
+
+    def _emit_pad(self, g, t):
+        (x,) = t.inputs
+        self._add("fill", [dim_size(t.shape), *self._operand(t, 1), 0], f"{self._result(t)} = 0")
+        self._copy(x.shape, x, contiguous(x.shape), 0, t, t.attrs["strides"], t.attrs["offset"],
+                   f"{self._name(t)} slice = {self._name(x)}")
+
+    def _emit_concatenate(self, g, t):
+        axis, strides, offset = t.attrs["axis"], contiguous(t.shape), 0
+        for x in t.inputs:
+            self._copy(x.shape, x, contiguous(x.shape), 0, t, strides, offset, f"{self._result(t)} part = {self._name(x)}")
+            offset += x.shape[axis] * strides[axis]
+
+    # ---------------------------------------------------------------- elementwise programs
+
+    def _map(self, g):
+        """The words of a group's elementwise program: its number (-1: none) and its text."""
+        if not g.members:
+            return -1, ""
+        loads, slots, sources = [], {}, []
+        if g.anchor is not None:
+            loads.append([-1, 0, max(g.cols, 0), FULL])
+            slots[g.anchor, FULL] = 0
+            sources.append(g.anchor)
+        members = set(g.members)
+        for t in g.members:
+            for x in t.inputs:
+                r, kind = root(x), operand_kind(x.shape, t.shape, g.rows, g.cols)
+                if r not in members and (r, kind) not in slots:
+                    slots[r, kind] = len(loads)
+                    loads.append([*self._operand(x, g.cols if kind == FULL else 1 if kind == COL else 0), kind])
+                    sources.append(r)
+        made = {t: len(loads) + i for i, t in enumerate(g.members)}
+        ops, text, reads = [], [], {}
+        for i, t in enumerate(g.members):
+            operands = []
+            for x in t.inputs:
+                r = root(x)
+                slot = made[r] if r in members else slots[r, operand_kind(x.shape, t.shape, g.rows, g.cols)]
+                operands.append(slot)
+                reads[slot] = i
+            node = self.randoms.setdefault(t.attrs["key"], len(self.randoms)) if t.op.code == "random" else 0
+            ops += [_MAP[t.op.code], *operands, *[-1] * (3 - len(operands)), node]
+            text.append(t.op.name)
+        stores = []
+        for t in g.members:
+            if t in self.stored:
+                place = self.place[t]
+                clash = any(r in self.place and self.place[r] == place and reads.get(s, -1) > made[t] - len(loads)
+                            for s, r in enumerate(sources))
+                stores.append([made[t], *self._operand(t, g.cols), int(not clash)])
+        self.maps.append([len(loads), *sum(loads, []), len(g.members), *ops, len(stores), *sum(stores, [])])
+        kept = [f"{self._result(t)}" for t in g.members if t in self.stored]
+        listing = ", ".join(text) + (f" -> {', '.join(kept)}" if kept else "")
+        if g.anchor is None:
+            return len(self.maps) - 1, f"[{_dim(g.rows)},{_dim(g.cols)}] {listing}"
+        return len(self.maps) - 1, f" | {listing}"
+
+    # ---------------------------------------------------------------- text
+
+    def _name(self, t):
+        t = root(t)
+        if t not in self.names:
+            self.names[t] = f"t{sum(1 for k in self.names if k.op.kind != 'source')}"
+        return self.names[t]
+
+    def _result(self, t):
+        name = f"{self._name(t)}[{','.join(_dim(d) for d in t.shape)}]"
+        if t in self.stored:
+            space, offset = self.place[t]
+            name += f"@{space}+{offset}"
+        return name
+
+
+def _dim(d):
+    return str(d) if d >= 0 else "n" if d == -1 else f"{-d}n"
+
