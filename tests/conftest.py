@@ -1,0 +1,22 @@
+"""What all tests share: where they run, and how hypothesis behaves on a busy machine."""
+
+import hypothesis
+import pytest
+
+from backprop import _core
+
+# A deadline measures the machine, not the code.
+hypothesis.settings.register_profile("backprop", deadline=None)
+hypothesis.settings.load_profile("backprop")
+
+
+def pytest_report_header():
+    sets = ", ".join(row["name"] + " (current)" * row["current"] for row in _core.isa_info() if row["supported"])
+    n, why = _core.threads_default()
+    return f"backprop: {_core.__file__}; instruction sets: {sets}; threads: {n} ({why})"
+
+
+@pytest.fixture(params=_core.isa_runnable())
+def isa(request):
+    """Each instruction set that this build and this processor can run."""
+    return request.param
