@@ -8,7 +8,7 @@
 
 from contextlib import contextmanager as _contextmanager
 
-from . import _core, data, functions, init, losses, metrics, optim, schedules
+from . import _core, checkpoint, data, functions, init, losses, metrics, optim, schedules
 from .callbacks import Callback, EarlyStopping, History
 from .eager import compile, evaluate, grad, seed, tensor, value_and_grad
 from .errors import FileFormatError, NonFiniteError, ShapeError

@@ -22,6 +22,6 @@ cdef class Binding:
     cdef Py_buffer *view  # [n_spaces]; .format is NULL where nothing is set
     cdef void **base      # [n_spaces] the same buffers' first bytes
     cdef readonly bint running
-    cdef readonly int64_t done
+    cdef public int64_t done
     cdef Py_ssize_t arena_views
     cdef object pending  # what a signal handler raised while C was running

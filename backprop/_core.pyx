@@ -275,6 +275,40 @@ cdef class _Array:
             n *= self.view.shape[i]
         return n
 
+# ------------------------------------------------------------------ labels
+
+
+def narrow_labels(labels, out, int64_t classes):
+    """Copies int64 or int32 labels to an int32 array, and checks them on the way.
+
+    Parameters
+    ----------
+    labels : contiguous buffer of int64 or int32 (n,)
+    out : contiguous buffer of int32 (n,)
+    classes : int
+
+    Returns
+    -------
+    int
+        Where the first label below 0 or not below `classes` stands (`out` is then of no use), or -1.
+    """
+    cdef _Array a = _Array(labels, "labels", b"qi", False, 1), b = _Array(out, "out", b"i", True, 1)
+    cdef int64_t n = a.extent(0), i, v, bad = -1
+    if b.extent(0) != n or not a.contiguous_from(0) or not b.contiguous_from(0):
+        raise ValueError("labels, out: expected contiguous arrays of one length")
+    cdef bint wide = a.kind == 113  # 'q'
+    cdef const int64_t *q = <const int64_t *>a.view.buf
+    cdef const int32_t *d = <const int32_t *>a.view.buf
+    cdef int32_t *o = <int32_t *>b.view.buf
+    for i in range(n):
+        v = q[i] if wide else d[i]
+        if v < 0 or v >= classes:
+            bad = i
+            break
+        o[i] = <int32_t>v
+    return bad
+
+
 # ------------------------------------------------------------------ random numbers
 
 

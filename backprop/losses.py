@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import _core
 from . import functions as F
 from . import ops
 from .arrays import check_array
@@ -54,6 +55,10 @@ class _CrossEntropy(Loss):
 
     def check(self, argument, y, output_shape, dtype):
         classes = output_shape[-1]
+        if type(y) is np.ndarray and y.ndim == 1 and y.size and y.dtype in (np.int64, np.int32) and y.flags.aligned:
+            labels = np.empty(y.shape, dtype="int32")
+            if _core.narrow_labels(np.ascontiguousarray(y), labels, classes) < 0:
+                return labels
         a = check_array(argument, y, "float64", finite=True, ndim=(1, 2))
         if a.ndim == 2 and a.shape[1] == 1 and classes > 1:
             a = a[:, 0]

@@ -85,13 +85,13 @@ def lower(outputs, dtype: str, *, storage: dict[str, Storage] | None = None, ass
             a.value = apply("copy", [a.value])
         homes[a.value] = a
 
-    nodes, merged = _order([*homes, *checks], homes)
+    nodes, merged = _order([*homes, *checks], homes, late)
     if nodes is None:  # something reads a stored value and also the value that replaces it: replace it by a copy, last
         for t in [t for t, a in homes.items() if a.target is not None]:
             a = homes.pop(t)
             a.value = apply("copy", [t])
             homes[a.value] = a
-        nodes, merged = _order([*homes, *checks], homes)
+        nodes, merged = _order([*homes, *checks], homes, late)
     nodes = _expressible(nodes)
     builder = _Grouping(nodes, homes, checks, set(late), merged, fuse)
     return emit(builder.groups, homes, checks, outputs, dtype, storage or {}, capacity, builder.barrier)
@@ -99,17 +99,22 @@ def lower(outputs, dtype: str, *, storage: dict[str, Storage] | None = None, ass
 
 # ---------------------------------------------------------------- order
 
-def _order(outputs, homes):
-    """Nodes in the order in which they are placed: by number, but a cross-entropy waits for the gradient that its
-    backward half multiplies by, so that both halves are one instruction; and what replaces a stored value waits for all
-    that read it. None where that is impossible."""
+def _order(outputs, homes, late):
+    """Nodes in the order in which they are placed: by number, but what rests on `late` sources comes after all that does
+    not; a cross-entropy waits for the gradient that its backward half multiplies by, so that both halves are one instruction;
+    and what replaces a stored value waits for all that read it. None where that is impossible."""
     nodes = ancestors(outputs)
+    after = set()  # of the mark
+    for t in nodes:
+        if t in late or (t.op.name == "scalar" and t.attrs["key"] in late) or any(x in after for x in t.inputs):
+            after.add(t)
     forward = {(t.inputs[0], t.inputs[1]): t for t in nodes if t.op.name == "softmax_cross_entropy"}
     merged = {}
     for t in nodes:
         if t.op.name == "softmax_cross_entropy_gradient":
             f = forward.get(t.inputs[:2])
-            if f is not None and f not in merged and f not in set(ancestors([t.inputs[2]])):
+            if (f is not None and f not in merged and (f in after or t.inputs[2] not in after)
+                    and f not in set(ancestors([t.inputs[2]]))):
                 merged[f] = t
     waits = {t: list(t.inputs) for t in nodes}
     for f, b in merged.items():
@@ -126,17 +131,19 @@ def _order(outputs, homes):
         missing[t] = len(waits[t])
         for i in waits[t]:
             users[i].append(t)
-    ready = [(t.number, t) for t in nodes if not waits[t]]
+    ready = [(t in after, t.number, t) for t in nodes if not waits[t]]
     back = {b: f for f, b in merged.items()}
     heapq.heapify(ready)
     out = []
     while ready:
-        _, t = heapq.heappop(ready)
+        *_, t = heapq.heappop(ready)
         out.append(t)
         for u in users[t]:
             missing[u] -= 1
             if not missing[u]:
-                heapq.heappush(ready, (back[u].number if u in back else u.number, u))
+                if any(x in after for x in waits[u]):
+                    after.add(u)
+                heapq.heappush(ready, (u in after, back[u].number if u in back else u.number, u))
     return (out, merged) if len(out) == len(nodes) else (None, None)
 
 

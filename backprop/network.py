@@ -8,7 +8,8 @@ rows of a run is an argument of it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -73,6 +74,8 @@ class Network:
         The one array behind all parameters, and behind all gradients.
     """
 
+    save: Callable[..., None]  # attached by saving.py
+
     def __init__(self, inputs, outputs, dtype="float32", seed=None):
         self._configure(dtype, seed)
         self._assemble(inputs, outputs)
@@ -116,6 +119,8 @@ class Network:
             self._offsets[p] = at
             at += -(-int(np.prod(p.shape)) // 16) * 16  # each starts on a cache line
         self._names = {p: f"{names[p.layer]}.{p.name}" for p in parameters}
+        if len(set(self._names.values())) < len(parameters):
+            raise ValueError(f"layers must have different names, got {', '.join(names.values())}")
         # The graph with sources that know their place in the flat array.
         replace = {t: source("input", t.shape, self.dtype if t.dtype in FLOATS else t.dtype, f"x{i}" if len(inputs) > 1 else "x")
                    for i, t in enumerate(inputs)}
@@ -152,8 +157,23 @@ class Network:
         if not self.built:
             raise ValueError("the network has no input size yet: put bp.Input(size) first, or give it data")
 
-    def build(self, *arrays):
+    def build(self, x, argument="X") -> None:
         """Fix the input size by data, where it is not known yet."""
+
+    def _unbuild(self):
+        """Forget the input size that `build` found."""
+
+    @contextmanager
+    def tentative(self):
+        """A network that gets its input size within the block loses it again where the block raises: data that is refused
+        changes nothing."""
+        built = self.built
+        try:
+            yield
+        except BaseException:
+            if not built:
+                self._unbuild()
+            raise
 
     @property
     def flat_gradients(self):
@@ -182,7 +202,7 @@ class Network:
     def check_inputs(self, x, argument="X"):
         """`x` as a list of arrays, one for each input, all with the same number of rows."""
         if not self.built:
-            self.build(x)
+            self.build(x, argument)
         many = len(self._inputs) > 1
         if many and isinstance(x, Mapping):
             x = list(x.values())
@@ -247,9 +267,9 @@ class Network:
         -------
         ndarray (n, ...), or a list of one for each output
         """
-        arrays = self.check_inputs(X)
         if batch_size is not None and (not hasattr(batch_size, "__index__") or batch_size < 1):
             raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+        arrays = self.check_inputs(X)
         return self._run(arrays, False, _CHUNK if batch_size is None else int(batch_size))
 
     def __call__(self, X, training=False):
@@ -275,8 +295,9 @@ class Network:
         return results[0] if len(results) == 1 else results
 
     def _release(self, key, plan, binding):
-        for i in range(len(plan.inputs)):
-            binding.clear(plan.spaces[f"input {i}"])
+        for i, s in enumerate(plan.inputs):
+            if s._array is None:
+                binding.clear(plan.spaces[f"input {i}"])
         for i in range(len(plan.outputs)):
             binding.clear(plan.spaces[f"output {i}"])
         with self._lock:
@@ -399,6 +420,7 @@ class Sequential(Network):
             if not isinstance(layer, Layer):
                 raise TypeError(f"Sequential takes layers, got {layer!r}")
         self.layers = layers
+        self._fresh = []  # the layers that `build` was the first to build
         if self._first is not None:
             self._connect(self._first)
 
@@ -409,11 +431,20 @@ class Sequential(Network):
         names = {}
         for i, layer in enumerate(self.layers):
             names.setdefault(layer, layer.name or str(i))
+        layers = self.layers
         self._assemble([x], [y], names)
+        self.layers = layers  # in order, and twice where one stands twice
 
-    def build(self, *arrays):
+    def build(self, x, argument="X"):
         if not self.built:
-            a = check_array("X", arrays[0], self.dtype, empty=True)
+            a = check_array(argument, x, self.dtype, empty=True)
             if a.ndim < 2:
-                raise ShapeError(f"X has shape {a.shape}; a network takes rows, (n, ...)")
-            self._connect(source("input", (BATCH, *a.shape[1:]), "float32", "x"))
+                raise ShapeError(f"{argument} has shape {a.shape}; a network takes rows, (n, ...)")
+            self._fresh = [layer for layer in self.layers if layer._built_for is None]
+            with self.tentative():
+                self._connect(source("input", (BATCH, *a.shape[1:]), "float32", "x"))
+
+    def _unbuild(self):
+        for layer in self._fresh:
+            layer.parameters, layer._built_for = [], None
+        self._inputs = None

@@ -89,6 +89,9 @@ class Plan:
     def binding(self):
         """A context to run in, with the constants set."""
         binding = _core.Binding(self.program)
+        for i, s in enumerate(self.inputs):
+            if s._array is not None:
+                binding.set(self.spaces[f"input {i}"], s._array)
         if "constants" in self.spaces:
             binding.set(self.spaces["constants"], self.constants)
         return binding

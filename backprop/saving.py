@@ -30,7 +30,7 @@ from .graph import BATCH, FLOATS, OPERATIONS, Tensor, ancestors, apply, constant
 from .layers import LAYERS, Layer, unique_names
 from .network import Network, Sequential
 
-__all__ = ["graph_nodes", "load", "parse", "save"]
+__all__ = ["load", "save"]  # the rest is for checkpoints
 
 FORMAT, VERSION = "backprop network", 1
 _MAX_TEXT = 1 << 24  # of one description; JSON of that length takes some 300 MB at worst while it is parsed
@@ -92,7 +92,7 @@ def load(path) -> Network:
             for p, initializer in initializers.items():
                 p.initializer = initializer
     except (ValueError, TypeError, IndexError, OverflowError) as e:
-        raise FileFormatError(f"{os.fspath(path)}: {e}") from e
+        raise FileFormatError(f"{os.fspath(path)}: {str(e)[:400]}") from e
     return net
 
 
@@ -169,7 +169,7 @@ def _sizes(value, what, batch=False):
     return tuple(value)
 
 
-def _number(value, what):
+def number_of(value, what):
     """A float. JSON has no infinities and NaN: those are written as text."""
     if value in ("inf", "-inf", "nan") and type(value) is str:
         return float(value)
@@ -181,7 +181,7 @@ def _number(value, what):
     return value
 
 
-def _json_number(value):
+def json_number(value):
     return value if math.isfinite(value) else str(value)
 
 
@@ -241,7 +241,7 @@ def graph_nodes(net):
         elif t.op.name == "parameter":
             attrs = {"name": names[t]}
         elif t.op.name == "constant":
-            attrs = {"value": _json_number(t.attrs["value"])}
+            attrs = {"value": json_number(t.attrs["value"])}
         elif t._array is not None:
             attrs = {"tensor": f"constant:{len(constants)}"}
             constants[attrs["tensor"]] = t._array
@@ -261,7 +261,7 @@ def _attribute(value):
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
-        return _json_number(value)
+        return json_number(value)
     if isinstance(value, (tuple, list)):
         return [_attribute(v) for v in value]
     return value if value is None or isinstance(value, (bool, int, str)) else type(value).__name__
@@ -299,11 +299,11 @@ def _rebuild(record, tensors):
     used = [t.attrs["parameter"] for t in ancestors(outputs) if t.op.name == "parameter"]
     used = {f"{names[p.layer]}.{p.name}": p for p in used}
     constants = {t.name for t in ancestors(outputs) if t.op.name == "data"}
-    _check_tensors({name: p.shape for name, p in used.items()}, tensors, dtype, constants)
+    check_tensors({name: p.shape for name, p in used.items()}, tensors, dtype, constants)
     return (*result, used, dtype, seed)
 
 
-def _check_tensors(shapes, tensors, dtype, others=frozenset()):
+def check_tensors(shapes, tensors, dtype, others=frozenset()):
     """The tensors are those of these shapes, no fewer and no more."""
     for name, shape in shapes.items():
         if name not in tensors:
@@ -339,14 +339,14 @@ def _argument(value, what):
             raise ValueError(f"{what} is nested")
         return value
     if type(value) is float:
-        return _number(value, what)
+        return number_of(value, what)
     if type(value) is not dict:
         return value
     cls = _INITIALIZERS.get(value.get("initializer")) if type(value.get("initializer")) is str else None
     fields = {f.name: f.type for f in dataclasses.fields(cls)} if cls else {}
     if cls is None or value.keys() != {"initializer", *fields}:
         raise ValueError(f"{what} is no initializer")
-    return cls(**{k: field(value, k, str) if kind is str else _number(value[k], what) for k, kind in fields.items()})
+    return cls(**{k: field(value, k, str) if kind is str else number_of(value[k], what) for k, kind in fields.items()})
 
 
 def _input(shape, kind):
@@ -386,7 +386,7 @@ def _batched(value, what):
 
 _ATTRIBUTES = {
     "random": {"shape": _batched, "dtype": _choice(*FLOATS), "key": _natural},
-    "dropout": {"rate": _number, "key": _natural},
+    "dropout": {"rate": number_of, "key": _natural},
     "reduce": {"kind": _choice("sum", "max", "min"), "start": _natural, "stop": _natural},
     "matmul": {"ta": _flag, "tb": _flag},
     "reshape": {"shape": _batched},
@@ -394,7 +394,7 @@ _ATTRIBUTES = {
     "pad": {"shape": _batched, "strides": _integers, "offset": _natural},
     "concatenate": {"axis": _natural},
     "scatter_rows": {"rows": _natural},
-    "leaky_relu": {"slope": _number}, "elu": {"alpha": _number}, "clip": {"low": _number, "high": _number},
+    "leaky_relu": {"slope": number_of}, "elu": {"alpha": number_of}, "clip": {"low": number_of, "high": number_of},
     "softmax": {"axis": _natural}, "log_softmax": {"axis": _natural}, "logsumexp": {"axis": _natural},
 }
 _ARITY = {code: arity for code, arity, _ in _core.MAP_OPS}
@@ -438,7 +438,7 @@ def _source(op, attrs, parameters, tensors, dtype):
             raise ValueError(f"no layer has the parameter {name[:80]!r}")
         return parameters[name]
     if op == "constant":
-        return constant(_number(attrs.get("value"), "'value'"))
+        return constant(number_of(attrs.get("value"), "'value'"))
     if op == "scalar" and attrs.get("key") == "rows":
         return scalar("rows")
     if op == "data":

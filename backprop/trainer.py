@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -20,10 +21,60 @@ from .errors import NonFiniteError
 from .graph import BATCH, source
 from .lower import Assign, Storage, lower
 from .network import Network, aligned_zeros
+from .schedules import Constant
 
 _SEGMENT = 0.05  # seconds in C between looks at signals
 _LONG_STEP = 0.1  # predicted seconds from which on a step updates last, so that it can be abandoned until then
 _FLOPS = 2e10  # cautious guess for that prediction
+
+
+def _check_whole(name, value, low):
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < low:
+        raise ValueError(f"{name} must be a whole number of at least {low}, got {value!r}")
+
+
+def _check_some(name, weights, weighted):
+    """Weights by which something is averaged must not all be zero."""
+    if weighted and not weights.any():
+        raise ValueError(f"{name} must not be all zero")
+
+
+class _Repeat:
+    """A step like the one before: arrays of the same shapes and dtypes, which need no conversion, and labels. What is left to
+    check is done on the way in, so that a small network's step is not mostly checks."""
+
+    __slots__ = ("x", "y", "held", "trainable", "parameters", "labels", "spaces", "classes", "rows")
+
+    @classmethod
+    def of(cls, trainer, x, y):
+        net = trainer.net
+        if not (type(x) is np.ndarray and type(y) is np.ndarray and x.dtype == net.dtype and x.flags.c_contiguous
+                and len(net._inputs) == len(net._outputs) == 1 and trainer.losses[0].name == "cross_entropy"
+                and y.ndim == 1 and y.dtype in (np.int64, np.int32) and y.flags.c_contiguous):
+            return None
+        self = cls()
+        self.x, self.y, self.rows, self.parameters = (x.shape, x.dtype), (y.shape, y.dtype), len(x), net._parameters
+        self.trainable = [p.layer.trainable for p in net._parameters]
+        self.held = trainer._prepare("step", len(x), (True,), False)
+        self.labels, self.classes = np.empty(y.shape, dtype=np.int32), net._outputs[0].shape[1]
+        self.spaces = {i: space for space, i in self.held[0].feeds}
+        return self
+
+    def takes(self, trainer, x, y):
+        """Put `x` and `y` in place; False where this step is not like the last, or an array does not pass."""
+        if (type(x) is not np.ndarray or type(y) is not np.ndarray or (x.shape, x.dtype) != self.x or (y.shape, y.dtype) != self.y
+                or not x.flags.c_contiguous or not y.flags.c_contiguous or not x.flags.aligned or not y.flags.aligned
+                or [p.layer.trainable for p in self.parameters] != self.trainable):
+            return False
+        if _core.narrow_labels(y, self.labels, self.classes) >= 0:
+            return False
+        binding = self.held[1]
+        binding.set(self.spaces[0], x)
+        binding.set(self.spaces[1], self.labels)
+        return True
+
+    def run(self, trainer):
+        return trainer._run_held(self.held, self.rows)
 
 
 class Trainer:
@@ -53,6 +104,9 @@ class Trainer:
         One dict for each epoch.
     """
 
+    save_checkpoint: Callable[..., None]  # both attached by checkpoint.py
+    load_checkpoint: Callable[..., None]
+
     def __init__(self, net, loss="cross_entropy", optimizer="adam", seed=0, precision=None, fuse=True):
         if not isinstance(net, Network):
             raise TypeError(f"net must be a bp.Network or bp.Sequential, got {type(net).__name__}")
@@ -69,6 +123,7 @@ class Trainer:
         self.history = History()
         self.stop_training = False
         self._plans: dict = {}
+        self._fast = None
         self._state = None
         self._guard = threading.RLock()
         if net.seed is None and not net.built:
@@ -161,7 +216,7 @@ class Trainer:
             numbers = np.zeros(max(len(plan.scalars), 1), dtype=net.dtype)
             if plan.scalars:
                 binding.set(plan.spaces["scalars"], numbers)
-            out = np.zeros((), dtype=net.dtype)
+            out = np.zeros((), dtype=net.dtype)  # the loss; "apply" has none
             if mode in ("step", "gradients"):
                 binding.set(plan.spaces["output 0"], out)
             held = self._plans[key] = (plan, binding, numbers, out)
@@ -169,7 +224,9 @@ class Trainer:
 
     def _numbers(self, t, epoch, rows):
         """Runtime scalars of update number `t` (from 1)."""
-        numbers = self.optimizer.numbers(t, float(self.optimizer.schedule.rate(t - 1, epoch)))
+        schedule = self.optimizer.schedule
+        lr = schedule.lr if type(schedule) is Constant else float(schedule.rate(t - 1, epoch))
+        numbers = self.optimizer.numbers(t, lr)
         numbers["rows"] = rows
         return numbers
 
@@ -184,6 +241,10 @@ class Trainer:
     def _check(self, x, y, sample_weight, argument=("X", "y", "sample_weight")):
         """Checked arrays: inputs, targets, weights; and which targets are labels."""
         net = self.net
+        if not net.built:
+            with net.tentative():
+                net.build(x, argument[0])
+                return self._check(x, y, sample_weight, argument)
         xs = net.check_inputs(x, argument[0])
         outputs = net._outputs
         many = len(outputs) > 1
@@ -214,13 +275,20 @@ class Trainer:
     def _run(self, mode, x, y, sample_weight):
         arrays, labels = self._check(x, y, sample_weight, ("x", "y", "sample_weight"))
         n = arrays[0].shape[0]
-        plan, binding, numbers, out = self._prepare(mode, n, labels, sample_weight is not None)
+        if mode == "gradients":
+            self.net.flat_gradients[...] = 0  # those of layers that are not trained stay so
+        held = self._prepare(mode, n, labels, sample_weight is not None)
+        plan, binding, _, _ = held
         for space, i in plan.feeds:
             binding.set(space, arrays[i])
+        return self._run_held(held, n)
+
+    def _run_held(self, held, n):
+        """Run a plan whose arrays are in place over `n` rows; its loss."""
+        plan, binding, numbers, out = held
         if plan.scalars:
             values = self._numbers(self.t + 1, self.epoch, n)
-            for i, k in enumerate(plan.scalars):
-                numbers[i] = values[k]
+            numbers[:] = [values[k] for k in plan.scalars]
         status, _, value, limit = binding.run(n, 0, -1, self.seed, self.t, 0, True, 0)
         if status:
             self._fail(status, value, limit, self.t + 1)
@@ -255,7 +323,12 @@ class Trainer:
             The loss is NaN or infinite; nothing was changed.
         """
         with self._guard:
-            loss = self._run("step", x, y, sample_weight)
+            fast = self._fast
+            if fast is not None and sample_weight is None and fast.takes(self, x, y):
+                loss = fast.run(self)
+            else:
+                loss = self._run("step", x, y, sample_weight)
+                self._fast = _Repeat.of(self, x, y) if sample_weight is None else None
             self.t += 1
             return loss
 
@@ -268,8 +341,6 @@ class Trainer:
             The mapping's arrays are views of `flat_gradients`, which the next call overwrites.
         """
         with self._guard:
-            self.net.build(x)
-            self.net.flat_gradients[...] = 0
             return self._run("gradients", x, y, sample_weight), self.net.gradients
 
     @property
@@ -283,12 +354,7 @@ class Trainer:
             self.net._require_built()
             if not np.isfinite(self.net.flat_gradients).all():
                 raise NonFiniteError("a gradient is not finite; the parameters were not changed")
-            plan, binding, numbers, _ = self._prepare("apply", 1)
-            if plan.scalars:
-                values = self._numbers(self.t + 1, self.epoch, 1)
-                for i, k in enumerate(plan.scalars):
-                    numbers[i] = values[k]
-            binding.run(1, 0, -1, self.seed, self.t, 0, True, 0)
+            self._run_held(self._prepare("apply", 1), 1)
             self.net.flat_gradients[...] = 0
             self.t += 1
 
@@ -302,7 +368,10 @@ class Trainer:
         dict
             ``"loss"``, and ``"accuracy"`` for a single output with a cross-entropy or binary cross-entropy.
         """
-        arrays, labels = self._check(X, y, sample_weight)
+        _check_whole("batch_size", batch_size, 1)
+        with self.net.tentative():
+            arrays, labels = self._check(X, y, sample_weight)
+            _check_some("sample_weight", arrays[-1], sample_weight is not None)
         return self._evaluate(arrays, labels, sample_weight is not None, batch_size)
 
     def _evaluate(self, arrays, labels, weighted, batch_size):
@@ -363,36 +432,38 @@ class Trainer:
         History
             A list of one dict for each epoch: ``epoch``, ``train_loss``, ``valid_loss``, ``valid_accuracy``, ``lr``, ``dur``.
         """
-        for name, v, low in (("epochs", epochs, 0), ("batch_size", batch_size, 1)):
-            if isinstance(v, bool) or not hasattr(v, "__index__") or v < low:
-                raise ValueError(f"{name} must be a whole number of at least {low}, got {v!r}")
+        _check_whole("epochs", epochs, 0)
+        _check_whole("batch_size", batch_size, 1)
         if not 0 <= validation_fraction < 1:
             raise ValueError(f"validation_fraction must be in [0, 1), got {validation_fraction!r}")
         with self._guard:
-            arrays, labels = self._check(X, y, sample_weight)
-            weighted = sample_weight is not None
-            valid = None
-            if validation_data is not None:
-                if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
-                    raise ValueError("validation_data must be a tuple (X, y) or (X, y, sample_weight)")
-                vw = validation_data[2] if len(validation_data) == 3 else None
-                names = tuple(f"validation_data[{i}]" for i in range(3))
-                valid = (*self._check(validation_data[0], validation_data[1], vw, names), vw is not None)
-            elif validation_fraction:
-                order = _core.permutation(arrays[0].shape[0], self.seed, 2**63 + self.epoch)
-                held = int(round(validation_fraction * len(order)))
-                if not 0 < held < len(order):
-                    raise ValueError(f"validation_fraction={validation_fraction} of {len(order)} rows leaves one side empty")
-                valid = ([a[order[:held]] for a in arrays], labels, weighted)
-                arrays = [a[order[held:]] for a in arrays]
-            callbacks = list(callbacks)
-            if early_stopping is not None:
-                callbacks.append(early_stopping if isinstance(early_stopping, EarlyStopping)
-                                 else EarlyStopping(patience=early_stopping))
-            line = Progress.wanted(progress)
-            if line is not None:
-                callbacks.append(line)
-            run = Callbacks(callbacks)
+            with self.net.tentative():
+                arrays, labels = self._check(X, y, sample_weight)
+                weighted = sample_weight is not None
+                valid = None
+                if validation_data is not None:
+                    if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+                        raise ValueError("validation_data must be a tuple (X, y) or (X, y, sample_weight)")
+                    vw = validation_data[2] if len(validation_data) == 3 else None
+                    names = tuple(f"validation_data[{i}]" for i in range(3))
+                    valid = (*self._check(validation_data[0], validation_data[1], vw, names), vw is not None)
+                    _check_some(names[2], valid[0][-1], vw is not None)
+                elif validation_fraction:
+                    order = _core.permutation(arrays[0].shape[0], self.seed, 2**63)  # the same rows in every fit
+                    held = int(round(validation_fraction * len(order)))
+                    if not 0 < held < len(order):
+                        raise ValueError(f"validation_fraction={validation_fraction} of {len(order)} rows leaves one side empty")
+                    valid = ([a[order[:held]] for a in arrays], labels, weighted)
+                    _check_some("sample_weight of the rows held out", valid[0][-1], weighted)
+                    arrays = [a[order[held:]] for a in arrays]
+                callbacks = list(callbacks)
+                if early_stopping is not None:
+                    callbacks.append(early_stopping if isinstance(early_stopping, EarlyStopping)
+                                     else EarlyStopping(patience=early_stopping))
+                line = Progress.wanted(progress)
+                if line is not None:
+                    callbacks.append(line)
+                run = Callbacks(callbacks)
             self.stop_training = False
             run("on_train_begin", self, epochs=epochs)
             try:
@@ -414,32 +485,36 @@ class Trainer:
         t0 = self.t
         step_losses, sizes = np.zeros(steps, dtype=self.net.dtype), np.full(steps, batch, dtype="float64")
         sizes[-1] = n - (steps - 1) * batch
-        done = 0
+        done, ahead = 0, 16  # steps to prepare numbers for: about two segments' worth
         while done < steps and not self.stop_training:
+            clock = time.perf_counter()
             if run.each_batch:
                 run("on_batch_begin", self, epoch=self.epoch + 1, batch=done)
             # callbacks may have replaced parameters' trainability or run this trainer: look the plan up anew
             plan, binding, numbers, out = self._prepare("step", batch, labels, weighted)
-            count = 1 if run.each_batch else min(steps - done, 4096)
+            count = 1 if run.each_batch else min(steps - done, ahead)
             table = self._table(plan, count, sizes[done:])
-            if plan.scalars:
-                binding.set(plan.spaces["scalars"], table)
-            binding.set(plan.spaces["output 0"], step_losses[done:])
-            before = self.t
+            before, binding.done = self.t, 0
             try:
-                status, made, _, value, limit = binding.fit(
-                    [(space, arrays[i]) for space, i in plan.feeds], order, n, batch, done, count,
-                    plan.spaces["scalars"] if plan.scalars else -1, len(plan.scalars), plan.spaces["output 0"],
-                    _SEGMENT, self.seed, self.t, True, 0)
+                try:
+                    if plan.scalars:
+                        binding.set(plan.spaces["scalars"], table)
+                    binding.set(plan.spaces["output 0"], step_losses[done:])
+                    status, made, _, value, limit = binding.fit(
+                        [(space, arrays[i]) for space, i in plan.feeds], order, n, batch, done, count,
+                        plan.spaces["scalars"] if plan.scalars else -1, len(plan.scalars), plan.spaces["output 0"],
+                        _SEGMENT, self.seed, self.t, True, 0)
+                finally:
+                    if plan.scalars:
+                        binding.set(plan.spaces["scalars"], numbers)
+                    binding.set(plan.spaces["output 0"], out)
                 self.t += made
-            except BaseException:
+            except BaseException:  # a signal's may come between any two lines: the binding's own arrays may not be back
                 self.t = before + binding.done
+                self._plans, self._fast = {}, None
                 raise
-            finally:
-                if plan.scalars:
-                    binding.set(plan.spaces["scalars"], numbers)
-                binding.set(plan.spaces["output 0"], out)
             done += made
+            ahead = min(4096, max(1, int(2 * _SEGMENT * made / max(time.perf_counter() - clock, 1e-6))))
             if status:
                 self._fail(status, value, limit, self.t + 1)
             if run.each_batch:

@@ -18,12 +18,15 @@ enum {
      * and the block of C that waits for its epilogue share it. */
     A_BYTES = 192 << 10,
     B_BYTES = 128 << 10,
-    C_BYTES = 192 << 10,
+    C_BYTES = 384 << 10,
     NC = 512,              /* rows this short are kept whole, so that the epilogue sees contiguous blocks */
-    PACK_A_COLUMNS = 128,  /* packing A costs about as much as 4 columns. It pays where each step of k is a line of its own */
-    PACK_A_STRIDE = 1024,  /* and often a page: A = X^T. Rows of k are read as they are, a stream for each row of a tile. */
-    PACK_B_ROWS = 24,      /* packing B costs about as much as 4 rows of the product, reading it unpacked a fraction of each */
-    PACK_B_BYTES = 32 << 10, /* a B no larger than L1 is not packed */
+    /* Where packing pays, measured. Packing costs some 4 rows or columns of the product. A is read as it is, one stream
+     * for each row of a tile, unless it is stored transposed (each step of k a line of its own). B is read as it is
+     * while it is small in L2, or the rows that use a packed copy are few. */
+    PACK_A_COLUMNS = 128,
+    PACK_A_STRIDE = 1 << 10,
+    PACK_B_ROWS = 48,
+    PACK_B_BYTES = 96 << 10,
 };
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }

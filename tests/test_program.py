@@ -1,6 +1,8 @@
 """The executor of programs: words are written by hand here, and every instruction is compared with NumPy."""
 
+import signal
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -589,6 +591,45 @@ def test_fit_stops_at_the_step_that_is_not_finite():
     assert b.fit([(1, x), (2, y)], order, 150, 64, 0, 3, loss_space=5) == (3, 0, 0, 150, 150)
 
 
+def test_fit_is_interrupted_between_whole_steps():
+    """A signal handler that raises ends a fit of many seconds at once, with the parameters of the last whole step."""
+    w, total = training_program()
+    n = 64 * 10**6  # one row, over and over
+    x, y = np.broadcast_to(numbers(20), (n, 20)), np.broadcast_to(np.int32(3), n)
+    p, v, const = training_arrays(total)[2:]
+    b = w.bind(x[:64].copy(), y[:64].copy(), p, v, np.zeros(1, np.float32), np.array([0.01, 0.9], np.float32), const)
+
+    def handler(*_):
+        raise TimeoutError
+
+    old = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    start = time.perf_counter()
+    try:
+        with pytest.raises(TimeoutError):
+            b.fit([(1, x), (2, y)], None, n, 64, 0, 10**6)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert time.perf_counter() - start < 5
+    done, after = b.done, p.copy()
+    assert 0 < done < 10**6
+    p[:], v[:] = training_arrays(total)[2:4]
+    assert b.fit([(1, x), (2, y)], None, n, 64, 0, done)[:2] == (0, done)
+    np.testing.assert_array_equal(p, after)
+
+
+def test_fit_stops_after_seconds():
+    w, total = training_program()
+    n = 64 * 10**6
+    x, y = np.broadcast_to(numbers(20), (n, 20)), np.broadcast_to(np.int32(3), n)
+    p, v, const = training_arrays(total)[2:]
+    b = w.bind(x[:64].copy(), y[:64].copy(), p, v, np.zeros(1, np.float32), np.array([0.01, 0.9], np.float32), const)
+    status, done, *_ = b.fit([(1, x), (2, y)], None, n, 64, 0, 10**6, seconds=0.03)
+    assert status == 0 and 0 < done < 10**6
+    assert b.fit([(1, x), (2, y)], None, n, 64, 0, 10**6, seconds=1e-9)[:2] == (0, 1)
+
+
 def test_fit_random_numbers_go_by_step():
     w = Words(capacity=8)
     x, out = w.space(-1), w.space(8, True)
@@ -707,15 +748,31 @@ def test_malformed_header():
         refused(bad, message)
 
 
-def test_flipped_words_are_refused_or_stay_in_bounds():
+def every_other_instruction():
+    """Those that training_program() does not use."""
+    w = Words(np.float64, capacity=6, arena=400)
+    x, ids, table, out, numbered = w.space(-4), w.space(-1, dtype=np.int32), w.space(20, True), w.space(-8, True), w.space(-1, True, np.int32)
+    w.add("gather", -1, 4, 5, [table, 0, 4], [ids, 0, 1], [0, 0, 4])
+    w.add("scatter_add", -1, 4, 5, [x, 0, 4], [ids, 0, 1], [table, 0, 4])
+    w.add("copy", 3, 2, -1, 4, x, 0, 0, 4, 1, out, 0, 4, 8, 1)
+    w.add("copy", 2, 4, -1, x, 0, 1, 4, 0, 0, 6, 1)
+    w.add("fill", -2, [out, 0, 1], bits(1.0))
+    w.add("argmax", -1, 4, [x, 0, 4], [numbered, 0, 1])
+    w.add("reduce", REDUCE["max"], -1, 2, 2, [x, 0, 2], [0, 24, 2], -1)
+    w.add("map", -1, 4, w.map([(x, 0, 4, FULL), (x, 0, 4, COL)], [("random", 1), ("fma", 0, 1, 2)], [(3, out, 4, 8, 1), (2, 0, 24, 4, 0)]))
+    return w
+
+
+@pytest.mark.parametrize("good", [training_program(inputs=5, hidden=6, capacity=7)[0], every_other_instruction()], ids=["step", "others"])
+def test_flipped_words_are_refused_or_stay_in_bounds(good):
     """Runs whatever is accepted; the borders of every array must be untouched."""
     rng = np.random.default_rng(0)
-    good, total = training_program(inputs=5, hidden=6, capacity=7)
     words, accepted = good.array(), 0
-    for _ in range(1500):
+    assert _core.Program(words).n_instructions == len(good.instructions)
+    for _ in range(1000):
         bad = words.copy()
         for i in rng.integers(5, len(bad), rng.integers(1, 3)):
-            bad[i] = rng.choice([0, 1, 2, 3, 5, 6, 10, -1, -2, bad[i] + 1, bad[i] - 1, 2**31, 2**62, -(2**63)])
+            bad[i] = rng.choice([0, 1, 2, 3, 5, 6, 10, -1, -2, words[i] + 1, words[i] - 1, 2**31, 2**62, -(2**63)])
         try:
             p = _core.Program(bad)
         except ValueError:
@@ -735,7 +792,7 @@ def test_flipped_words_are_refused_or_stay_in_bounds():
                 except TypeError:
                     continue
         accepted += 1
-        b.run(rows=p.capacity)
+        b.run(rows=p.capacity, threads=int(rng.integers(1, 3)))
         for whole, n in held:
             assert (whole[:16] == 1).all() and (whole[16 + n :] == 1).all()
     assert accepted > 50

@@ -1,9 +1,14 @@
 /* Transcendental functions of one vector, from explicit fma steps: the same bits on every instruction set that has fma,
  * and constants that serve without it too. No table, no estimate, at most one division.
  *
- * Largest error found, in ULP (all of float32; 10^7 samples and more of float64), with fma | without:
+ * Largest error found, in ULP, with fma | without. float32: every input with 2^-30 <= |x| < 2^7 (exp, expm1: every input;
+ * log: every one in [1/2, 2) and a seventh of the others; pow: 2 10^7 pairs) and a sixtieth of the rest; float64: 6 10^6 inputs.
  *              float32        float64                      float32        float64
- *   @MARKS@
+ *   exp        1.99 | 2.28    0.91 | 1.16      tanh        2.50 | 2.50    2.51 | 2.51
+ *   expm1      1.61 | 1.73    2.10 | 2.24      logistic    3.50 | 3.60    2.28 | 2.28
+ *   log        0.88 | 0.93    0.80 | 0.84      erf         2.34 | 2.37    1.62 | 1.76
+ *   log1p      1.48 | 1.53    1.35 | 1.35      pow         2.14 | 2.37    1.08 | 1.33
+ *
  * Denormals count as numbers: inputs are read and results are rounded once, unless the caller has them flushed.
  * Every polynomial is a minimax fit by Remez exchange, in 40 digits; its line says what was fitted where, and the
  * largest relative error of the function that is built from it, before rounding. */

@@ -114,28 +114,37 @@ INLINE void pack_panel(const int width, int64_t lines, int64_t k, int cut, const
 {
     const int last = (width - 1) / VL * VL; /* first line of the last vector */
     if (line == 1)
-        for (int64_t p = 0; p < k; p++, src += step, dst += width)
+        for (int64_t p = 0; p < k; p++, src += step, dst += width) {
+            __builtin_prefetch(src + 8 * step); /* the next steps that pack() will ask for; past the end it does nothing */
             UNROLL for (int v = 0; v < width; v += VL) {
                 const int64_t n = lines - v < 0 ? 0 : lines - v < VL ? lines - v : VL;
                 const vec x = load_some(src + v, n);
                 if (v == last && width % VL && cut && p == k - 1) v_storen(dst + v, x, width - v);
                 else v_store(dst + v, x);
             }
-    else if (step == 1) /* lines become columns, VL x VL numbers at a time; the last vector's lines first, for they spill */
-        for (int v = last; v >= 0; v -= VL)
-            for (int64_t p = 0; p < k; p += VL) {
+        }
+    else if (step == 1) /* the last vector's lines first, for they spill */
+        for (int v = last; v >= 0; v -= VL) {
+            const real *from = src + v * line; /* r: from[i*line + p + q] is lane q of line i, then lane i of step q */
+            int64_t p = 0;
+            for (; lines - v >= VL && p + VL < k; p += VL) {
+                vec r[VL];
+                UNROLL for (int i = 0; i < VL; i++) r[i] = v_load(from + i * line + p);
+                v_transpose(r);
+                UNROLL for (int q = 0; q < VL; q++) v_store(dst + (p + q) * width + v, r[q]);
+            }
+            for (; p < k; p += VL) {
                 const int64_t steps = k - p < VL ? k - p : VL;
                 vec r[VL];
-                UNROLL for (int i = 0; i < VL; i++)
-                    r[i] = v + i < lines ? load_some(src + (v + i) * line + p, steps) : v_zero();
+                for (int i = 0; i < VL; i++) r[i] = v + i < lines ? load_some(from + i * line + p, steps) : v_zero();
                 v_transpose(r);
-                UNROLL for (int i = 0; i < VL; i++) {
-                    real *to = dst + (p + i) * width + v;
-                    if (i >= steps) continue;
-                    if (v == last && width % VL && cut && p + i == k - 1) v_storen(to, r[i], width - v);
-                    else v_store(to, r[i]);
+                for (int q = 0; q < steps; q++) {
+                    real *to = dst + (p + q) * width + v;
+                    if (v == last && width % VL && cut && p + q == k - 1) v_storen(to, r[q], width - v);
+                    else v_store(to, r[q]);
                 }
             }
+        }
     else
         for (int64_t p = 0; p < k; p++)
             for (int64_t i = 0; i < width; i++) dst[p * width + i] = i < lines ? src[i * line + p * step] : 0;
@@ -151,10 +160,7 @@ INLINE void pack(const int width, int64_t total, int64_t even, int64_t longer, i
         const int64_t steps = k - p < chunk ? k - p : chunk;
         for (int64_t i = 0, q = 0; i < total; q++) {
             const int64_t most = even + (q < longer), lines = total - i < most ? total - i : most;
-            const real *from = src + i * line + p * step;
-            real *to = dst + (q * k + p) * width;
-            if (lines == width) pack_panel(width, width, steps, p + steps == k, from, line, step, to);
-            else pack_panel(width, lines, steps, p + steps == k, from, line, step, to);
+            pack_panel(width, lines, steps, p + steps == k, src + i * line + p * step, line, step, dst + (q * k + p) * width);
             i += lines;
         }
     }

@@ -97,22 +97,24 @@ INLINE ivec i_mulhi(ivec a, ivec b)
     ivec odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32));
     return _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
 }
+/* out[0..4) = the 4 x 4 transpositions of both 128-bit halves of a, b, c, d. */
+INLINE void v_transpose_halves(vec out[4], vec a, vec b, vec c, vec d)
+{
+    vec ab_lo = _mm256_unpacklo_ps(a, b), ab_hi = _mm256_unpackhi_ps(a, b);
+    vec cd_lo = _mm256_unpacklo_ps(c, d), cd_hi = _mm256_unpackhi_ps(c, d);
+    out[0] = _mm256_shuffle_ps(ab_lo, cd_lo, 0x44);
+    out[1] = _mm256_shuffle_ps(ab_lo, cd_lo, 0xee);
+    out[2] = _mm256_shuffle_ps(ab_hi, cd_hi, 0x44);
+    out[3] = _mm256_shuffle_ps(ab_hi, cd_hi, 0xee);
+}
 INLINE void v_transpose(vec r[8])
 {
-    __m256 lo[4], hi[4]; /* lo[i] = columns 0..3 of rows i and i + 4, hi[i] = columns 4..7 of the same */
-    for (int i = 0; i < 4; i++) {
-        lo[i] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
-        hi[i] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
-    }
-    for (int h = 0; h < 2; h++) { /* each 128-bit half is now a 4 x 4 transposition of its own */
-        const __m256 *x = h ? hi : lo;
-        __m256 t0 = _mm256_unpacklo_ps(x[0], x[1]), t1 = _mm256_unpackhi_ps(x[0], x[1]);
-        __m256 t2 = _mm256_unpacklo_ps(x[2], x[3]), t3 = _mm256_unpackhi_ps(x[2], x[3]);
-        r[4 * h + 0] = _mm256_shuffle_ps(t0, t2, 0x44);
-        r[4 * h + 1] = _mm256_shuffle_ps(t0, t2, 0xee);
-        r[4 * h + 2] = _mm256_shuffle_ps(t1, t3, 0x44);
-        r[4 * h + 3] = _mm256_shuffle_ps(t1, t3, 0xee);
-    }
+    vec a = _mm256_permute2f128_ps(r[0], r[4], 0x20), e = _mm256_permute2f128_ps(r[0], r[4], 0x31);
+    vec b = _mm256_permute2f128_ps(r[1], r[5], 0x20), f = _mm256_permute2f128_ps(r[1], r[5], 0x31);
+    vec c = _mm256_permute2f128_ps(r[2], r[6], 0x20), g = _mm256_permute2f128_ps(r[2], r[6], 0x31);
+    vec d = _mm256_permute2f128_ps(r[3], r[7], 0x20), h = _mm256_permute2f128_ps(r[3], r[7], 0x31);
+    v_transpose_halves(r, a, b, c, d);
+    v_transpose_halves(r + 4, e, f, g, h);
 }
 #else
 typedef double real;

@@ -58,29 +58,36 @@ INLINE ivec i_mulhi(ivec a, ivec b)
     ivec odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32));
     return _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
 }
-/* Pairs, then fours, within 128-bit quarters; then a 4 x 4 transposition of quarters. */
+/* r[0..4) of 4 x 4 quarters: quarter q of r[i] <-> quarter i of r[q]. */
+INLINE void v_transpose_quarters(vec *r0, vec *r1, vec *r2, vec *r3)
+{
+    vec even01 = _mm512_shuffle_f32x4(*r0, *r1, 0x88), odd01 = _mm512_shuffle_f32x4(*r0, *r1, 0xdd);
+    vec even23 = _mm512_shuffle_f32x4(*r2, *r3, 0x88), odd23 = _mm512_shuffle_f32x4(*r2, *r3, 0xdd);
+    *r0 = _mm512_shuffle_f32x4(even01, even23, 0x88);
+    *r1 = _mm512_shuffle_f32x4(odd01, odd23, 0x88);
+    *r2 = _mm512_shuffle_f32x4(even01, even23, 0xdd);
+    *r3 = _mm512_shuffle_f32x4(odd01, odd23, 0xdd);
+}
+/* r[0..4): the 4 x 4 transposition within each quarter. */
+INLINE void v_transpose_within(vec *r)
+{
+    vec lo01 = _mm512_unpacklo_ps(r[0], r[1]), hi01 = _mm512_unpackhi_ps(r[0], r[1]);
+    vec lo23 = _mm512_unpacklo_ps(r[2], r[3]), hi23 = _mm512_unpackhi_ps(r[2], r[3]);
+    r[0] = _mm512_shuffle_ps(lo01, lo23, 0x44);
+    r[1] = _mm512_shuffle_ps(lo01, lo23, 0xee);
+    r[2] = _mm512_shuffle_ps(hi01, hi23, 0x44);
+    r[3] = _mm512_shuffle_ps(hi01, hi23, 0xee);
+}
 INLINE void v_transpose(vec r[16])
 {
-    __m512 t[16];
-    __m512d u[16]; /* u[4 q + c], quarter l: rows 4 q .. 4 q + 3 of column 4 l + c */
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-        for (int c = 0; c < 4; c += 2) {
-            __m512d x = _mm512_castps_pd(t[i + c / 2]), y = _mm512_castps_pd(t[i + 2 + c / 2]);
-            u[i + c] = _mm512_unpacklo_pd(x, y);
-            u[i + c + 1] = _mm512_unpackhi_pd(x, y);
-        }
-    for (int c = 0; c < 4; c++) {
-        __m512d even0 = _mm512_shuffle_f64x2(u[c], u[4 + c], 0x88), odd0 = _mm512_shuffle_f64x2(u[c], u[4 + c], 0xdd);
-        __m512d even1 = _mm512_shuffle_f64x2(u[8 + c], u[12 + c], 0x88), odd1 = _mm512_shuffle_f64x2(u[8 + c], u[12 + c], 0xdd);
-        r[c] = _mm512_castpd_ps(_mm512_shuffle_f64x2(even0, even1, 0x88));
-        r[4 + c] = _mm512_castpd_ps(_mm512_shuffle_f64x2(odd0, odd1, 0x88));
-        r[8 + c] = _mm512_castpd_ps(_mm512_shuffle_f64x2(even0, even1, 0xdd));
-        r[12 + c] = _mm512_castpd_ps(_mm512_shuffle_f64x2(odd0, odd1, 0xdd));
-    }
+    v_transpose_within(r);
+    v_transpose_within(r + 4);
+    v_transpose_within(r + 8);
+    v_transpose_within(r + 12);
+    v_transpose_quarters(r, r + 4, r + 8, r + 12);
+    v_transpose_quarters(r + 1, r + 5, r + 9, r + 13);
+    v_transpose_quarters(r + 2, r + 6, r + 10, r + 14);
+    v_transpose_quarters(r + 3, r + 7, r + 11, r + 15);
 }
 #else
 typedef double real;
@@ -133,21 +140,29 @@ INLINE ivec i_mullo(ivec a, ivec b)
     return _mm512_and_si512(_mm512_mul_epu32(a, b), _mm512_set1_epi64(0xffffffff));
 }
 INLINE ivec i_mulhi(ivec a, ivec b) { return _mm512_srli_epi64(_mm512_mul_epu32(a, b), 32); }
+INLINE void v_transpose_quarters(vec *r0, vec *r1, vec *r2, vec *r3)
+{
+    vec even01 = _mm512_shuffle_f64x2(*r0, *r1, 0x88), odd01 = _mm512_shuffle_f64x2(*r0, *r1, 0xdd);
+    vec even23 = _mm512_shuffle_f64x2(*r2, *r3, 0x88), odd23 = _mm512_shuffle_f64x2(*r2, *r3, 0xdd);
+    *r0 = _mm512_shuffle_f64x2(even01, even23, 0x88);
+    *r1 = _mm512_shuffle_f64x2(odd01, odd23, 0x88);
+    *r2 = _mm512_shuffle_f64x2(even01, even23, 0xdd);
+    *r3 = _mm512_shuffle_f64x2(odd01, odd23, 0xdd);
+}
+INLINE void v_transpose_within(vec *r)
+{
+    vec lo = _mm512_unpacklo_pd(r[0], r[1]);
+    r[1] = _mm512_unpackhi_pd(r[0], r[1]);
+    r[0] = lo;
+}
 INLINE void v_transpose(vec r[8])
 {
-    __m512d u[8]; /* u[2 q + c], quarter l: rows 2 q, 2 q + 1 of column 2 l + c */
-    for (int i = 0; i < 8; i += 2) {
-        u[i] = _mm512_unpacklo_pd(r[i], r[i + 1]);
-        u[i + 1] = _mm512_unpackhi_pd(r[i], r[i + 1]);
-    }
-    for (int c = 0; c < 2; c++) {
-        __m512d even0 = _mm512_shuffle_f64x2(u[c], u[2 + c], 0x88), odd0 = _mm512_shuffle_f64x2(u[c], u[2 + c], 0xdd);
-        __m512d even1 = _mm512_shuffle_f64x2(u[4 + c], u[6 + c], 0x88), odd1 = _mm512_shuffle_f64x2(u[4 + c], u[6 + c], 0xdd);
-        r[c] = _mm512_shuffle_f64x2(even0, even1, 0x88);
-        r[2 + c] = _mm512_shuffle_f64x2(odd0, odd1, 0x88);
-        r[4 + c] = _mm512_shuffle_f64x2(even0, even1, 0xdd);
-        r[6 + c] = _mm512_shuffle_f64x2(odd0, odd1, 0xdd);
-    }
+    v_transpose_within(r);
+    v_transpose_within(r + 2);
+    v_transpose_within(r + 4);
+    v_transpose_within(r + 6);
+    v_transpose_quarters(r, r + 2, r + 4, r + 6);
+    v_transpose_quarters(r + 1, r + 3, r + 5, r + 7);
 }
 #endif
 INLINE ivec i_load(const uint_ *p) { return _mm512_loadu_si512(p); }

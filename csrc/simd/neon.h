@@ -49,10 +49,10 @@ INLINE ivec i_mulhi(ivec a, ivec b)
 INLINE void v_transpose(vec r[4])
 {
     float32x4x2_t x = vzipq_f32(r[0], r[2]), y = vzipq_f32(r[1], r[3]); /* columns 0, 1 and 2, 3; rows 0, 2 and 1, 3 */
-    for (int h = 0; h < 2; h++) {
-        r[2 * h] = vzip1q_f32(x.val[h], y.val[h]);
-        r[2 * h + 1] = vzip2q_f32(x.val[h], y.val[h]);
-    }
+    r[0] = vzip1q_f32(x.val[0], y.val[0]);
+    r[1] = vzip2q_f32(x.val[0], y.val[0]);
+    r[2] = vzip1q_f32(x.val[1], y.val[1]);
+    r[3] = vzip2q_f32(x.val[1], y.val[1]);
 }
 #else
 typedef double real;

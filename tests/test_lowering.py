@@ -1,0 +1,145 @@
+"""The lowering: what is fused, what is kept, where an update may run."""
+
+import re
+
+import numpy as np
+import pytest
+
+import backprop as bp
+from backprop.graph import source
+from backprop.lower import Assign, Storage, lower
+
+
+def instructions(text):
+    """(name, what stands behind the bar) of each line of a description."""
+    lines = [line.split(None, 2) for line in text.strip().splitlines()]
+    return [(name, rest.split(" | ")[1].split(" -> ")[0].split(", ") if " | " in rest else []) for _, name, rest in lines]
+
+
+def trainer(layers, **kwargs):
+    return bp.Trainer(bp.Sequential([bp.Input(layers[0][0]), *layers[1]]), **kwargs)
+
+
+def test_a_step_is_the_designs_few_instructions():
+    t = trainer(((784,), [bp.Dense(256, "relu"), bp.Dense(10)]), optimizer="adam")
+    steps = instructions(t.describe(128))
+    assert [name for name, _ in steps] == ["map", "matmul", "matmul", "softmax_ce", "reduce", "check", "reduce", "matmul", "matmul",
+                                           "reduce", "matmul"]
+    assert steps[1][1] == ["add", "maximum"], "bias and activation hang on the forward product"
+    assert steps[7][1] == ["lt", "where"], "the activation's derivative hangs on delta W^T"
+    for i in (6, 8, 9, 10):
+        assert "sqrt" in steps[i][1], "the update hangs on the product that makes its gradient"
+    text = t.describe(128)
+    assert "gradients" not in text and re.search(r"\[784,256\]@parameters", text)
+
+
+@pytest.mark.parametrize("optimizer", [bp.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=1e-3), bp.AdamW(1e-3), bp.Adagrad(), bp.RMSprop()])
+@pytest.mark.parametrize("loss", ["squared_error", "binary_cross_entropy", "cross_entropy"])
+def test_nothing_elementwise_stands_alone(optimizer, loss):
+    t = trainer(((9,), [bp.Dense(8, "tanh"), bp.Dropout(0.3), bp.Dense(8, "sigmoid"), bp.Dense(3)]), optimizer=optimizer, loss=loss)
+    alone = [line for line in t.describe(64).splitlines() if " map " in line and "[1,1]" not in line]
+    assert not alone, "\n".join(alone)
+
+
+def test_gradients_that_are_asked_for_are_not_updated_with():
+    t = trainer(((9,), [bp.Dense(8, "tanh"), bp.Dense(3)]))
+    text = t._lower("gradients", 16, (True,), False).describe()
+    assert "sqrt" not in text and "@parameters" not in text and text.count("@gradients") == 4
+
+
+def test_a_long_step_updates_last():
+    layers = ((1024,), [bp.Dense(1024, "relu"), bp.Dense(10)])
+    t = trainer(layers, optimizer="adam")
+    plan = t._lower("step", 1 << 14, (True,), False)
+    first = next(i for i, line in enumerate(plan.describe().splitlines()) if "@parameters" in line)
+    assert first >= plan.mark and all("matmul" not in line for line in plan.describe().splitlines()[plan.mark:])
+    small = bp.Trainer(t.net, optimizer="adam")._lower("step", 8, (True,), False)
+    assert any("matmul" in line and "@parameters" in line for line in small.describe().splitlines())
+
+
+def run(plan, arrays, **spaces):
+    binding = plan.binding()
+    for i, s in enumerate(plan.inputs):
+        binding.set(plan.spaces[f"input {i}"], arrays[s])
+    outputs = [np.empty(t.shape) for t in plan.outputs]
+    for i, r in enumerate(outputs):
+        binding.set(plan.spaces[f"output {i}"], r)
+    for name, a in spaces.items():
+        binding.set(plan.spaces[name], a)
+    assert binding.run(1)[0] == 0
+    return outputs
+
+
+def stored(shape):
+    """A parameter of 64 elements at most, in a space of its own."""
+    p = source("parameter", shape, "float64", "p", space="p", offset=0)
+    return p, {"p": Storage(64, "float64", True)}
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_an_update_waits_for_all_that_read_the_old_value(fuse):
+    p, storage = stored((4, 4))
+    x = source("input", (4, 4), "float64", "x")
+    g = bp.matmul(x, x)
+    new = p - g * 0.5
+    reader = bp.matmul(p, x)            # a product of the old value
+    row = bp.sum(p, 0) * 2.0            # a sum of the old value
+    both = new + p * 100.0              # elementwise beside the new one
+    plan = lower([reader, row, both], "float64", storage=storage, assigns=[Assign("p", 0, new, p)], fuse=fuse)
+    rng = np.random.default_rng(1)
+    xs, old = rng.normal(size=(4, 4)), rng.normal(size=(4, 4))
+    memory = np.zeros(64)
+    memory[:16] = old.ravel()
+    got = run(plan, {x: xs}, p=memory)
+    want = old - xs @ xs * 0.5
+    np.testing.assert_allclose(memory[:16].reshape(4, 4), want, rtol=1e-13)
+    for a, b in zip(got, (old @ xs, old.sum(0) * 2, want + old * 100)):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_product_may_replace_its_own_operand(fuse):
+    p, storage = stored((5, 5))
+    plan = lower([], "float64", storage=storage, assigns=[Assign("p", 0, bp.matmul(p, p), p)], fuse=fuse)
+    a = np.random.default_rng(2).normal(size=(5, 5))
+    memory = np.zeros(64)
+    memory[:25] = a.ravel()
+    run(plan, {}, p=memory)
+    np.testing.assert_allclose(memory[:25].reshape(5, 5), a @ a, rtol=1e-12)
+
+
+def test_a_parameter_may_become_its_own_transpose():
+    p, storage = stored((6, 6))
+    plan = lower([], "float64", storage=storage, assigns=[Assign("p", 0, bp.transpose(p), p)])
+    a = np.arange(36.0).reshape(6, 6)
+    memory = np.zeros(64)
+    memory[:36] = a.ravel()
+    run(plan, {}, p=memory)
+    np.testing.assert_array_equal(memory[:36].reshape(6, 6), a.T)
+
+
+def test_one_value_may_have_several_places():
+    p, storage = stored((3,))
+    x = source("input", (3,), "float64", "x")
+    y = x * 2.0
+    plan = lower([y, y, x], "float64", storage=storage, assigns=[Assign("p", 0, y, p)])
+    memory = np.zeros(64)
+    a, b, c = run(plan, {x: np.arange(3.0)}, p=memory)
+    np.testing.assert_array_equal([a, b, c, memory[:3]], [[0, 2, 4], [0, 2, 4], [0, 1, 2], [0, 2, 4]])
+
+
+def test_buffers_share_the_arena_by_lifetime():
+    x = source("input", (64, 64), "float64", "x")
+    y = x
+    for _ in range(20):
+        y = bp.matmul(y, x)
+    plan = lower([y], "float64")
+    assert plan.words[3] <= 2 * 64 * 64 * 8, "a chain needs two buffers, however long it is"
+
+
+def test_equal_nodes_are_one_and_dead_nodes_are_none():
+    x = source("input", (8, 8), "float64", "x")
+    bp.exp(x)  # nobody reads it
+    y = bp.matmul(x, x) + bp.matmul(x, x)
+    text = lower([y], "float64").describe()
+    assert text.count("matmul") == 1 and "exp" not in text
