@@ -186,6 +186,8 @@ def _train(args):
     table = data.load_csv(args.file)
     if args.target not in table.names:
         raise ValueError(f"{args.file}: no column {args.target!r}; there are {', '.join(map(repr, table.names))}")
+    if len(table.names) == 1:
+        raise ValueError(f"{args.file}: no column besides {args.target!r}")
     out = args.out or os.path.splitext(os.path.basename(args.file))[0] + ".safetensors"
     try:
         table, without = _with_target(table, args.target)

@@ -1,7 +1,8 @@
 /* decode.c: from the words of a program (backprop.h) to the structures that run (program.h).
  *
  * Everything is checked here, once: afterwards no run can leave the memory of its spaces, whatever the words were. Sizes
- * are checked at full capacity; all of them grow with the number of rows, so fewer rows touch less. */
+ * are checked at full capacity; all of them grow with the number of rows, so fewer rows touch less. The file is long because
+ * no other may touch a word: what it takes to believe the executor's memory accesses stands here and nowhere else. */
 #include "program.h"
 
 #include <limits.h>

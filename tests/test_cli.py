@@ -191,7 +191,7 @@ def test_errors(capsys):
         ([["a", "b"], [1, 2], ["inf", 3], [4, 5]], "line 3, column 'a': inf"),
         ([["a", "b"], [1, 2], [3]], "bad.csv: line 3 has 1 cells"),
         ([["a", "b"], [1, ""], [3, ""]], "column 'b' is empty"),
-        ([["b"], [1], [2]], "no column"),
+        ([["b"], [1], [2]], "no column besides 'b'"),
     ]:
         write("bad.csv", rows)
         assert words in fails(capsys, "train", "bad.csv", "--target", "b")

@@ -40,13 +40,17 @@ INLINE void tile(const int rows, const int vecs, const int64_t last, const int b
         }
         UNROLL for (int i = 0; i < rows; i += 3) ai[i / 3] += t->csa;
     }
+    vec cut[14]; /* the column of vectors that needs a mask goes by way of the stack: less code, and so for every shape */
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vecs; v++) {
             real *cv = c + i * ldc + v * VL;
-            if (v < vecs - 1 || last == VL)
-                v_store(cv, t->add ? v_add(v_load(cv), acc[i][v]) : acc[i][v]);
-            else
-                v_storen(cv, t->add ? v_add(v_loadn(cv, last), acc[i][v]) : acc[i][v], last);
+            if (v < vecs - 1 || last == VL) v_store(cv, t->add ? v_add(v_load(cv), acc[i][v]) : acc[i][v]);
+            else cut[i] = acc[i][v];
+        }
+    if (last != VL)
+        for (int i = 0; i < rows; i++) {
+            real *cv = c + i * ldc + (vecs - 1) * VL;
+            v_storen(cv, t->add ? v_add(v_loadn(cv, last), cut[i]) : cut[i], last);
         }
 }
 
