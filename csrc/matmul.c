@@ -39,7 +39,7 @@ typedef struct {
     bp_gemm g;
     int64_t mc, nc, ns;        /* rows and columns of a block, columns of a strip */
     int64_t blocks_m, blocks_n;
-    int pack_a, pack_b;
+    int pack_a, pack_b, b_transposed;
     char *scratch;             /* per thread: packed A, strip of packed B, block of C */
     size_t a_bytes, b_bytes, c_bytes;
 } gemm_plan;
@@ -88,7 +88,8 @@ static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, v
     s.blocks_m = ceil_div(m, max64(s.mc, 1));
     s.blocks_n = ceil_div(n, max64(s.nc, 1));
 
-    s.pack_b = s.g.csb != 1 || (m >= PACK_B_ROWS && kc * s.g.rsb * t->real_bytes > PACK_B_BYTES);
+    s.b_transposed = m <= 2 && g->rsb == 1 && s.g.csb != 1;
+    s.pack_b = (s.g.csb != 1 && !s.b_transposed) || (m >= PACK_B_ROWS && kc * s.g.rsb * t->real_bytes > PACK_B_BYTES);
     s.pack_a = s.g.rsa == 1 && m > 1 && n >= PACK_A_COLUMNS && s.g.csa * t->real_bytes >= PACK_A_STRIDE;
     scratch_bytes(t, block_rows(t, min64(n, NC)), m, n, k, &s.a_bytes, &s.b_bytes, &s.c_bytes);
     return s;
@@ -116,6 +117,7 @@ static void run_block(void *arg, int64_t task, int thread)
             a = a_pack;
             flags |= BP_BLOCK_A_PACKED;
         }
+        flags |= s->pack_b ? BP_BLOCK_B_PACKED : s->b_transposed ? BP_BLOCK_B_TRANSPOSED : 0;
         const int64_t width = s->pack_b ? s->ns : c1 - c0;
         for (int64_t j = c0; j < c1; j += width) {
             const int64_t nj = min64(width, c1 - j);
@@ -124,8 +126,7 @@ static void run_block(void *arg, int64_t task, int thread)
                 t->pack_b(kc, nj, b, g->rsb, g->csb, b_pack);
                 b = b_pack;
             }
-            t->block(r1 - r0, nj, kc, a, g->rsa, g->csa, b, g->rsb, c + (j - c0) * size, ldc,
-                     flags | (s->pack_b ? BP_BLOCK_B_PACKED : 0));
+            t->block(r1 - r0, nj, kc, a, g->rsa, g->csa, b, s->b_transposed ? g->csb : g->rsb, c + (j - c0) * size, ldc, flags);
         }
         p0 += KC;
     } while (p0 < g->k);

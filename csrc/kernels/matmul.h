@@ -83,6 +83,36 @@ static void tiles(int64_t count, int rows, int64_t n, const tile_common *t, cons
     else tiles_of(NARROW, count, rows, 1, n, 0, t, a, a_tile, b, c);
 }
 
+/* The first n lanes, or all of them, by a constant where the caller knows it. */
+INLINE vec load_some(const real *p, int64_t n) { return n == VL ? v_load(p) : v_loadn(p, n); }
+
+/* C[0, 0:n] (+)= A B for n <= NR where B is stored transposed, B(p,j) = b[p + j*ldb]: VL x VL numbers of B are turned in
+ * registers and used once. Two blocks side by side, so that each one's chain of VL fma hides behind the other's turning. */
+INLINE void row_transposed(const int64_t n, const tile_common *t, const real *a, const real *b, int64_t ldb, real *c)
+{
+    vec acc[2] = {v_zero(), v_zero()};
+    int64_t p = 0;
+    for (; n == NR && p + VL <= t->k; p += VL)
+        UNROLL for (int v = 0; v < 2; v++) {
+            vec r[VL]; /* lines j, then steps p + q */
+            UNROLL for (int i = 0; i < VL; i++) r[i] = v_load(b + (v * VL + i) * ldb + p);
+            v_transpose(r);
+            UNROLL for (int q = 0; q < VL; q++) acc[v] = v_fma(v_set1(a[(p + q) * t->csa]), r[q], acc[v]);
+        }
+    for (; p < t->k; p += VL)
+        for (int v = 0; v < 2; v++) {
+            const int64_t steps = t->k - p < VL ? t->k - p : VL;
+            vec r[VL];
+            for (int i = 0; i < VL; i++) r[i] = v * VL + i < n ? load_some(b + (v * VL + i) * ldb + p, steps) : v_zero();
+            v_transpose(r);
+            for (int q = 0; q < steps; q++) acc[v] = v_fma(v_set1(a[(p + q) * t->csa]), r[q], acc[v]);
+        }
+    for (int v = 0; v * VL < n; v++) {
+        const int64_t nv = n - v * VL < VL ? n - v * VL : VL;
+        v_storen(c + v * VL, t->add ? v_add(v_loadn(c + v * VL, nv), acc[v]) : acc[v], nv);
+    }
+}
+
 static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t rsa, int64_t csa, const void *b_, int64_t rsb,
                        void *c_, int64_t ldc, int flags)
 {
@@ -93,6 +123,13 @@ static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t 
                            .rsa = a_packed ? 1 : rsa, .csa = a_packed ? MR : csa, .rsb = b_packed ? NR : rsb};
     if (m <= 0) return;
     int64_t j = 0;
+    if (flags & BP_BLOCK_B_TRANSPOSED) {
+        for (; j < n; j += NR)
+            for (int64_t i = 0; i < m; i++)
+                if (n - j >= NR) row_transposed(NR, &t, a + i * rsa, b + j * rsb, rsb, c + i * ldc + j);
+                else row_transposed(n - j, &t, a + i * rsa, b + j * rsb, rsb, c + i * ldc + j);
+        return;
+    }
     if (m <= 2 && !b_packed) {
         for (; m == 1 && n - j >= 8 * VL; j += 8 * VL) tile(1, 8, VL, 1, &t, a, b + j, c + j);
         for (; n - j >= 4 * VL; j += 4 * VL) tiles_of(2, 1, (int)m, 4, VL, 1, &t, a, 0, b + j, c + j);
@@ -108,9 +145,6 @@ static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t 
               c + longer * (even + 1) * ldc + j);
     }
 }
-
-/* The first n lanes, or all of them, by a constant where the caller knows it. */
-INLINE vec load_some(const real *p, int64_t n) { return n == VL ? v_load(p) : v_loadn(p, n); }
 
 /* Steps [0, k) of one panel: dst[p*width + i] = src[i*line + p*step] for i < lines <= width; lines [lines, width) are zeros.
  * Whole vectors are stored; what they spill beyond a step is overwritten by the next, so only the very last is `cut`. */
