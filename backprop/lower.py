@@ -191,6 +191,7 @@ class _Grouping:
         self.homes, self.late, self.fuse = homes, late, fuse
         self.group: dict[Tensor, Group] = {}
         self.groups: list[Group] = []
+        self.readers: dict[Group, dict[Group, None]] = {}  # maps that read what is made in a group
         self.barrier = None
         self.users: dict[Tensor, list[Tensor]] = {}
         for t in nodes:
@@ -260,14 +261,18 @@ class _Grouping:
             self._alone(x)
 
     def _alone(self, t):
-        g = Group(len(self.groups))
-        g.rows, g.cols = _region(t)
+        rows, cols = _region(t)
+        g = Group(len(self.groups), rows=rows, cols=cols)
         self.groups.append(g)
         self._add(t, g)
 
     def _add(self, t, g):
         g.members.append(t)
         self.group[t] = g
+        for x in t.inputs:
+            made = self.group.get(root(x))
+            if made is not None and made is not g:
+                self.readers.setdefault(made, {})[g] = None
 
     def _place(self, t):
         home = self.homes.get(t)
@@ -284,23 +289,29 @@ class _Grouping:
             self._settle([u for u in self.users.get(target, []) if u not in own and u.op.kind == "map"])
             need = max([need] + [self.group[u].position for u in self.users.get(target, []) if u not in own])
             need = max([need] + [self.group[c].position + 1 for c in self.checks if c in self.group])
-        # Of the floating operands, those that do not fit here get groups of their own, before.
-        g = self.groups[need] if 0 <= need < len(self.groups) and self.fuse else None
-        if g is None or g.rows is None or not all(self._joins(x, g) for x in [*floats, t]) or not (
-                target is None or self._may_store(t, target, g, floats)):
-            g = None
+        g = next((g for g in self._candidates(need, made) if all(self._joins(x, g) for x in [*floats, t])
+                  and (target is None or self._may_store(t, target, g, floats))), None)
+        if g is None:
             rows, cols = _region(t)
-            for x in floats:
+            for x in floats:  # floating operands that do not fit here get groups of their own, before
                 if not _fits(x, rows, cols):
                     self._settle([x])
-        if g is None:
-            g = Group(len(self.groups))
-            g.rows, g.cols = rows, cols
+            g = Group(len(self.groups), rows=rows, cols=cols)
             self.groups.append(g)
         for x in floats:
             if x not in self.group:
                 self._add(x, g)
         self._add(t, g)
+
+    def _candidates(self, need, made):
+        """Groups that could take a node: the first that has all its inputs before it, and later maps that read what is made
+        beside those inputs, as the two moments of one gradient do."""
+        if not self.fuse or need < 0 or need >= len(self.groups):
+            return
+        if self.groups[need].rows is not None:
+            yield self.groups[need]
+        beside = {g for x in made if x in self.group for g in self.readers.get(self.group[x], ())}
+        yield from sorted((g for g in beside if g.position > need and g.anchor is None), key=lambda g: g.position)
 
     def _joins(self, t, g):
         if not _fits(t, g.rows, g.cols):
@@ -324,23 +335,37 @@ class _Grouping:
 
     def _sink(self):
         for g in reversed(self.groups):
-            for t in sorted(g.members, key=lambda t: -t.number):
-                if t in self.group and self.group[t] is g and t not in self.homes and t not in self.checks:
-                    later = {self.group[u] for u in self.users.get(t, [])}
-                    if len(later) == 1 and g not in later:
-                        self._try_sink(t, g, later.pop())
+            for h in {self.group[u]: None for t in g.members for u in self.users.get(t, []) if self.group[u] is not g}:
+                all_for_h = self._only_for(h, g.members, g)
+                self._try_sink(all_for_h, g, h)
+                for t in sorted(all_for_h, key=lambda t: -t.number):  # or some of it
+                    if self.group[t] is g and any(self.group[u] is h for u in self.users[t]):
+                        behind = {t, *self._behind(g, t)}
+                        self._try_sink(self._only_for(h, behind, g), g, h)
 
-    def _try_sink(self, t, g, h):
-        if h.rows is None:
-            return
-        moved, stack = {t}, [t]
+    def _only_for(self, h, members, g):
+        """Those of some members of `g` that nothing reads but `h` and one another."""
+        chosen = set()
+        for t in sorted(members, key=lambda t: -t.number):
+            if t not in self.homes and t not in self.checks and all(
+                    u in chosen or self.group[u] is h for u in self.users.get(t, [])):
+                chosen.add(t)
+        return chosen
+
+    def _behind(self, g, t):
+        """Members of `g` behind `t`."""
+        found, stack = set(), [t]
         while stack:
             for x in stack.pop().inputs:
                 x = root(x)
-                if (x in g.members and x not in moved and x not in self.homes and x not in self.checks
-                        and all(u in moved or self.group[u] is h for u in self.users[x])):
-                    moved.add(x)
+                if x not in found and x.op.kind == "map" and self.group.get(x) is g:
+                    found.add(x)
                     stack.append(x)
+        return found
+
+    def _try_sink(self, moved, g, h):
+        if h.rows is None or not moved:
+            return
         for m in moved:
             users = self.users.get(m, [])
             if not _fits(m, h.rows, h.cols) or any(

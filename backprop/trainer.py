@@ -25,7 +25,7 @@ from .schedules import Constant
 
 _SEGMENT = 0.05  # seconds in C between looks at signals
 _LONG_STEP = 0.1  # predicted seconds from which on a step updates last, so that it can be abandoned until then
-_FLOPS = 2e10  # cautious guess for that prediction
+_FLOPS = {"scalar": 1e10, "neon": 3e10, "avx2": 7e10, "avx512": 1.2e11}  # of one thread, for that prediction
 
 
 def _check_whole(name, value, low):
@@ -167,7 +167,8 @@ class Trainer:
             grads = gradients([total], [net._sources[p] for p in trainable])
             if mode == "step":
                 assigns = self._updates(dict(zip(trainable, grads)))
-                work = 6.0 * net.flat_parameters.size * capacity / _FLOPS
+                isa = next(i["name"] for i in _core.isa_info() if i["current"])
+                work = 6.0 * net.flat_parameters.size * capacity / _FLOPS[isa]
                 late = []
                 if work > _LONG_STEP:
                     late = [a.target for a in assigns if a.space == "state"] + list(self.optimizer.numbers(1, 0.0))

@@ -256,7 +256,7 @@ def at(op, *where, to):
 
 GRAPH_CHANGES = {
     "unknown operation": at("gelu", "op", to="eval"),
-    "forbidden source": at("gelu", to="state", *["op"]),
+    "forbidden source": at("gelu", "op", to="state"),
     "arity": at("add", "inputs", to=[0]),
     "arity of a map": at("mul", "inputs", to=[0, 0, 0]),
     "later node": at("gelu", "inputs", to=[10_000]),
