@@ -10,6 +10,8 @@ A second pass *sinks* elementwise nodes that only one later group reads, where t
 
 An assignment to stored parameters runs at or after the last group that reads them; if an instruction beside it still reads
 the old value elsewhere, it becomes a map of its own. What is fused changes no rounding: fused and unfused give equal bits.
+
+Narrow networks on tall batches do not run layer by layer but in row blocks: see ``rowblocks.py``. That, too, changes no bit.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
+import numpy as np
 
 from .graph import Operation, Tensor, ancestors, apply, dim_size, register
 from .ops import broadcast_to
 from .plan import Group, Plan, emit, operand_kind, root
+from .rowblocks import part, worth_it
 from .simplify import simplify
 
 register(Operation("copy", "map", lambda inputs, attrs: (inputs[0].shape, inputs[0].dtype), code="copy"))
@@ -46,7 +50,7 @@ class Storage:
 
 
 def lower(outputs, dtype: str, *, storage: dict[str, Storage] | None = None, assigns=(), checks=(), late=(),
-          capacity: int = 1, fuse: bool = True) -> Plan:
+          capacity: int = 1, fuse: bool = True, row_blocks: bool | None = None) -> Plan:
     """Lower `outputs` and `assigns` to a program.
 
     Parameters
@@ -67,6 +71,8 @@ def lower(outputs, dtype: str, *, storage: dict[str, Storage] | None = None, ass
         Most rows of a run.
     fuse : bool
         False gives every node a group of its own.
+    row_blocks : bool, optional
+        Whether what can runs block by block of rows rather than layer by layer: the same bits. None: where that is faster.
 
     Returns
     -------
@@ -94,7 +100,10 @@ def lower(outputs, dtype: str, *, storage: dict[str, Storage] | None = None, ass
         nodes, merged = _order([*homes, *checks], homes, late)
     nodes = _expressible(nodes)
     builder = _Grouping(nodes, homes, checks, set(late), merged, fuse)
-    return emit(builder.groups, homes, checks, outputs, dtype, storage or {}, capacity, builder.barrier)
+    blocks = None if row_blocks is False else part(builder.groups, homes, checks, builder.late, builder.barrier)
+    if blocks is not None and row_blocks is None and not worth_it(blocks, capacity, np.dtype(dtype).itemsize):
+        blocks = None
+    return emit(builder.groups, homes, checks, outputs, dtype, storage or {}, capacity, builder.barrier, blocks)
 
 
 # ---------------------------------------------------------------- order

@@ -19,6 +19,7 @@ _MAP = {name: code for code, (name, _, _) in enumerate(_core.MAP_OPS)}
 _INSTRUCTION = {name: code for code, name in enumerate(_core.INSTRUCTIONS)}
 _REDUCTION = {name: code for code, name in enumerate(_core.REDUCE_OPS)}
 _ALIGN = 64
+ROWS = 256  # of a row block: BP_ROW_BLOCK
 
 
 @dataclass(eq=False)
@@ -97,13 +98,29 @@ class Plan:
         return binding
 
 
-def emit(groups, homes, checks, outputs, dtype, storage, capacity, barrier) -> Plan:
-    return _Emitter(groups, homes, checks, outputs, dtype, storage, capacity, barrier).plan()
+def emit(groups, homes, checks, outputs, dtype, storage, capacity, barrier, blocks=None) -> Plan:
+    """`blocks`: the groups parted for row blocks (``rowblocks.RowBlocks``), or None to run layer by layer."""
+    return _Emitter(groups, homes, checks, outputs, dtype, storage, capacity, barrier, blocks).plan()
+
+
+def _pack(buffers):
+    """Places for (bytes, first use, last use, node, key): largest first, each at the lowest offset where no buffer that lives
+    at the same time lies. Returns ({key: offset}, bytes of all)."""
+    offsets, placed, total = {}, [], 0
+    for size, start, end, _, key in sorted(buffers, key=lambda b: (-b[0], b[1], b[3].number)):
+        offset = 0
+        for o, s, a, b in sorted(placed):
+            if a <= end and start <= b and o < offset + size and offset < o + s:
+                offset = o + s
+        placed.append((offset, size, start, end))
+        total = max(total, offset + size)
+        offsets[key] = offset
+    return offsets, total
 
 
 class _Emitter:
-    def __init__(self, groups, homes, checks, outputs, dtype, storage, capacity, barrier):
-        self.groups, self.homes, self.dtype, self.capacity = groups, homes, dtype, capacity
+    def __init__(self, groups, homes, checks, outputs, dtype, storage, capacity, barrier, blocks):
+        self.groups, self.homes, self.dtype, self.capacity, self.blocks = groups, homes, dtype, capacity, blocks
         self.item = np.dtype(dtype).itemsize
         self.outputs, self.barrier = outputs, barrier
         self.checks = list(checks)
@@ -122,6 +139,7 @@ class _Emitter:
         self.names: dict[Tensor, str] = {}
         self.randoms: dict[object, int] = {}
         self.place: dict[Tensor, tuple[str, int]] = {}
+        self.part: dict[Group, int] = {}  # where the parts of a sum over row blocks lie
         self.slot_of: dict[Tensor, Group] = {}
 
     def _space(self, name, dtype, elements, writable):
@@ -138,6 +156,11 @@ class _Emitter:
                 if t is not None:
                     group[t] = g
         index = {g: i for i, g in enumerate(self.groups)}
+        blocks, now = self.blocks, -1
+        if blocks:  # row blocks are one point of time; sums over the rows read then, and make their results where they come again
+            now = len(blocks.before)
+            index = {g: i for i, g in enumerate(blocks.before)} | dict.fromkeys(blocks.inside, now)
+            index |= {g: now + 1 + i for i, g in enumerate(blocks.after)}
         last: dict[Tensor, int] = {}
         for g in self.groups:
             for t in [g.anchor, g.partner, *g.members]:
@@ -146,7 +169,7 @@ class _Emitter:
                     if x.op.kind == "source":
                         self._source(x)
                     elif group[x] is not g or (t is g.anchor or t is g.partner):
-                        last[x] = max(last.get(x, 0), index[g])
+                        last[x] = max(last.get(x, 0), now if blocks and g in blocks.sums and t is g.anchor else index[g])
         for t in self.checks:
             t = root(t)
             if t.op.kind != "source":
@@ -155,25 +178,29 @@ class _Emitter:
                 self._source(t)
         for t, home in self.homes.items():
             self.place[t] = (home.space, home.offset)
-        buffers = []
-        for t, end in last.items():
-            if t not in self.place:
-                d = dim_size(t.shape)
-                size = (d if d >= 0 else -d * self.capacity) * (4 if t.dtype == "int32" else self.item)
-                buffers.append((-(-max(size, 1) // _ALIGN) * _ALIGN, index[group[t]], end, t))
-        # Largest first, each at the lowest offset where no buffer that lives at the same time lies.
-        buffers.sort(key=lambda b: (-b[0], b[1], b[3].number))
-        placed = []
-        self.arena = 0
-        for size, start, end, t in buffers:
-            offset = 0
-            for o, s, a, b in sorted(placed):
-                if a <= end and start <= b and o < offset + size and offset < o + s:
-                    offset = o + s
-            placed.append((offset, size, start, end))
-            self.arena = max(self.arena, offset + size)
-            self.place[t] = ("arena", offset // (4 if t.dtype == "int32" else self.item))
+        private = {t: life for t, life in blocks.private.items() if t not in self.place} if blocks else {}
+        buffers = [(self._bytes(t, self.capacity), index[group[t]], end, t, t) for t, end in last.items()
+                   if t not in self.place and t not in private]
+        if blocks:
+            count = max(1, -(-self.capacity // ROWS))
+            buffers += [(self._round(count * dim_size(g.anchor.shape) * self.item), now, index[g], g.anchor, g) for g in blocks.sums]
+        offsets, self.arena = _pack(buffers)
+        for key, offset in offsets.items():
+            if isinstance(key, Group):
+                self.part[key] = offset // self.item
+            else:
+                self.place[key] = ("arena", offset // (4 if key.dtype == "int32" else self.item))
+        offsets, self.block_bytes = _pack([(self._bytes(t, min(self.capacity, ROWS)), *life, t, t) for t, life in private.items()])
+        self.place |= {t: ("rows", offset // self.item) for t, offset in offsets.items()}
         self.stored = set(self.place)
+
+    @staticmethod
+    def _round(size):
+        return -(-max(size, 1) // _ALIGN) * _ALIGN
+
+    def _bytes(self, t, rows):
+        d = dim_size(t.shape)
+        return self._round((d if d >= 0 else -d * rows) * (4 if t.dtype == "int32" else self.item))
 
     def _source(self, t):
         if t in self.place:
@@ -212,11 +239,20 @@ class _Emitter:
         checks = {}
         for t in self.checks:
             checks.setdefault(self._group_of(t), []).append(t)
-        for g in self.groups:
+        groups, blocks = self.groups, self.blocks
+        if blocks:
+            groups = [*blocks.before, None, *blocks.after]
+        for g in groups:
+            if g is None:
+                self._emit_blocks()
+                continue
             if g is self.barrier:
                 mark = len(self.instructions)
                 continue
-            self._emit_group(g)
+            if blocks and g in blocks.sums:
+                self._emit_sum_blocks(g)
+            else:
+                self._emit_group(g)
             for t in checks.get(g, ()):
                 self._add("check", self._operand(t, 1), f"{self._name(t)} is finite")
         words = [_MAGIC, self.item, self.capacity, self.arena, len(self.spaces), 0, 0, 1]
@@ -246,6 +282,31 @@ class _Emitter:
         else:
             getattr(self, "_emit_" + a.op.kind)(g, a)
 
+    def _emit_blocks(self):
+        """The groups that run block by block, behind the instruction that runs them."""
+        at = len(self.instructions)
+        self._add("row_blocks", [0, self.block_bytes], "")
+        self.spaces["rows"] = len(self.spaces)  # of one block, each thread's own
+        for g in self.blocks.inside:
+            self._emit_group(g)
+        del self.spaces["rows"]
+        count = len(self.instructions) - at - 1
+        self.instructions[at][2] = count
+        self.lines[at] += f"the next {count}, for {ROWS} rows at a time"
+
+    def _emit_sum_blocks(self, g):
+        """What `_emit_group` leaves of a sum over the rows: the parts of all blocks, summed, and what hangs on the sum."""
+        index, text = self._map(g)
+        self._add("sum_blocks", [g.rows, g.cols, 0, self.part[g], 0, *self._destination(g.anchor), index],
+                  f"{self._result(g.anchor)} = over blocks of @arena+{self.part[g]}{text}")
+
+    def _sum(self, g, t):
+        """Destination, map and text of an instruction that sums over rows; in row blocks, of one that makes a part."""
+        if self.blocks and g in self.blocks.sums:
+            return [0, self.part[g], g.cols], -1, f"part of {self._name(t)}[{','.join(_dim(d) for d in t.shape)}]@arena+{self.part[g]}", ""
+        index, text = self._map(g)
+        return self._destination(t), index, self._result(t), text
+
     def _destination(self, t):
         """Where an anchor's own result goes; space -1 where only the epilogue sees it."""
         return self._operand(t, t.shape[-1] if t.shape else 1) if t in self.stored else [-1, 0, 0]
@@ -254,18 +315,18 @@ class _Emitter:
         a, b = t.inputs
         ta, tb = t.attrs["ta"], t.attrs["tb"]
         k = a.shape[0] if ta else a.shape[1]
-        index, text = self._map(g)
+        to, index, result, text = self._sum(g, t)
         self._add("matmul", [t.shape[0], t.shape[1], k, int(ta), int(tb), *self._operand(a, a.shape[1]),
-                             *self._operand(b, b.shape[1]), *self._destination(t), index],
-                  f"{self._result(t)} = {self._name(a)}{'^T' if ta else ''} {self._name(b)}{'^T' if tb else ''}{text}")
+                             *self._operand(b, b.shape[1]), *to, index],
+                  f"{result} = {self._name(a)}{'^T' if ta else ''} {self._name(b)}{'^T' if tb else ''}{text}")
 
     def _emit_reduce(self, g, t):
         (x,), start, stop = t.inputs, t.attrs["start"], t.attrs["stop"]
         dims = [dim_size(x.shape[:start]), dim_size(x.shape[start:stop]), dim_size(x.shape[stop:])]
-        index, text = self._map(g)
+        to, index, result, text = self._sum(g, t)
         axis = f"axis {start}" if stop == start + 1 else f"axes {start}-{stop - 1}"
-        self._add("reduce", [_REDUCTION[t.attrs["kind"]], *dims, *self._operand(x, dims[2]), *self._destination(t), index],
-                  f"{self._result(t)} = {t.attrs['kind']} over {axis} of {self._name(x)}{text}")
+        self._add("reduce", [_REDUCTION[t.attrs["kind"]], *dims, *self._operand(x, dims[2]), *to, index],
+                  f"{result} = {t.attrs['kind']} over {axis} of {self._name(x)}{text}")
 
     def _emit_softmax_ce(self, g, t):
         forward, backward = (t, g.partner) if t.op.name == "softmax_cross_entropy" else (None, t)

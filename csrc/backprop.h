@@ -164,6 +164,17 @@ bp_run_result bp_fit(const bp_program *, bp_context *, const bp_run_args *, cons
  * FILL:     count (dim), dst operand, value as the bits of a double
  * ARGMAX:   rows, cols (dims), src operand, dst operand (int32 [rows]); first of equals; NaN counts as largest
  * CHECK:    operand of one real: BP_NOT_FINITE unless it is finite
+ * ROW_BLOCKS: count (at least 1), bytes. The next `count` instructions run block by block: all of them over rows 0 ... 255 of
+ *           the run, then over 256 ... 511, and so on, in no fixed order of blocks. Each must be one of
+ *           - row by row: row i of the results is made of row i of what other such instructions make and of what was there
+ *             before. MATMUL with m by rows and A not transposed; MAP with rows by rows, or 1 and cols by rows (RANDOM: rows -1);
+ *             REDUCE with outer by rows; SOFTMAX_CE, GATHER, FILL by rows; COPY with one dimension by rows;
+ *           - a sum over the rows: MATMUL with k = -1, trans_a = 1, trans_b = 0, or REDUCE sum with outer 1, r = -1 and a fixed
+ *             inner that is not 1; no map. Block q's part goes to its C (dst) + q m n (q inner), for SUM_BLOCKS.
+ *           They may use space n_spaces: `bytes` bytes of each thread's own, which hold the rows of one block. Row numbers
+ *           and labels are copied, and checked, before the first block.
+ * SUM_BLOCKS: m, n (fixed), src operand ([blocks, m, n], contiguous), dst operand (space -1: not kept), map over [m, n] (-1: none)
+ *           dst[m, n] = src[0] + src[1] + ..., in order: what a MATMUL or REDUCE over all rows gives, bit for bit
  */
 
 #endif

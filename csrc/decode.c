@@ -19,6 +19,7 @@ typedef struct {
     char *free, *free_end;                   /* the rest of the program's one block */
     struct use { int read; int64_t written; } *uses; /* by space: does any instruction read it; the first that writes to it */
     int64_t instr;                           /* the number of the instruction, or -1 */
+    int64_t governed, block_bytes, ids;      /* instructions left of a ROW_BLOCKS; its bytes; row numbers of them so far */
     char where[64];                          /* what is read, for messages */
     int failed;                              /* the first failure is kept, and everything after it reads as 0 */
     char *err;
@@ -70,6 +71,8 @@ static int64_t dim(reader *d, const char *field)
 
 static int64_t most(const reader *d, int64_t dim_word) { return bp_dim_at(dim_word, d->p->capacity); }
 
+static int64_t magnitude(int64_t x) { return x < 0 ? -x : x; }
+
 /* A product of sizes, which must be a possible number of elements. */
 static int64_t product(reader *d, const char *field, int64_t a, int64_t b)
 {
@@ -92,10 +95,32 @@ static void *take(reader *d, int64_t count, size_t bytes)
     return block;
 }
 
+/* The last space that an instruction may name: row blocks have one of each thread's own. Maps come before the instructions
+ * that use them, and may. */
+static int64_t last_space(const reader *d) { return d->p->n_spaces - (d->governed == 0 && d->instr >= 0); }
+static int is_private(const reader *d, const bp_operand *o) { return o->space == d->p->n_spaces; }
+
+/* The same as most(), for an operand: the private space holds the rows of one block. */
+static int64_t most_of(const reader *d, const bp_operand *o, int64_t dim_word)
+{
+    const int64_t rows = d->p->capacity;
+    return bp_dim_at(dim_word, is_private(d, o) && rows > BP_ROW_BLOCK ? BP_ROW_BLOCK : rows);
+}
+
+/* An operand of a row block moves on by so many elements a row. */
+static void set_block(reader *d, const char *field, bp_operand *o, int64_t dim_word, int64_t elements)
+{
+    o->block = 0;
+    if (d->governed == 0 || dim_word >= 0 || is_private(d, o))
+        return;
+    if (__builtin_mul_overflow(-dim_word * BP_ROW_BLOCK, elements, &o->block) || magnitude(o->block) > MAX_PRODUCT)
+        fail(d, "%s: %lld elements a row are too many", field, (long long)elements);
+}
+
 static bp_operand operand(reader *d, const char *field)
 {
-    bp_operand o;
-    o.space = word(d, field, -1, d->p->n_spaces - 1);
+    bp_operand o = {0};
+    o.space = word(d, field, -1, last_space(d));
     o.offset = word(d, field, 0, MAX_PRODUCT);
     o.ld = word(d, field, 0, MAX_PRODUCT);
     return o;
@@ -110,6 +135,14 @@ static void check_extent(reader *d, const char *field, const bp_operand *o, int6
         return;
     if (o->space < 0) {
         fail(d, "%s: has no space", field);
+        return;
+    }
+    if (is_private(d, o)) {
+        if (d->governed == 0)
+            fail(d, "%s: space %lld is for row blocks", field, (long long)o->space);
+        if (low < 0 || high > d->block_bytes / bytes)
+            fail(d, "%s: elements %lld ... %lld of the rows of a block, which has %lld", field, (long long)low, (long long)high,
+                 (long long)(d->block_bytes / bytes));
         return;
     }
     const bp_space *s = &d->p->spaces[o->space];
@@ -130,9 +163,10 @@ static void check_extent(reader *d, const char *field, const bp_operand *o, int6
 }
 
 /* A matrix [rows, cols], both dims. */
-static void check_matrix(reader *d, const char *field, const bp_operand *o, int64_t rows, int64_t cols, int bytes, int use)
+static void check_matrix(reader *d, const char *field, bp_operand *o, int64_t rows, int64_t cols, int bytes, int use)
 {
-    int64_t end, n = most(d, rows), width = most(d, cols);
+    int64_t end, n = most_of(d, o, rows), width = most_of(d, o, cols);
+    set_block(d, field, o, rows < 0 ? rows : cols, rows < 0 ? o->ld : 1);
     if (n > 1 && o->ld < width)
         fail(d, "%s: ld %lld is less than %lld columns", field, (long long)o->ld, (long long)width);
     if (n == 0 || width == 0)
@@ -143,9 +177,10 @@ static void check_matrix(reader *d, const char *field, const bp_operand *o, int6
 }
 
 /* A contiguous vector of n (a dim) elements; ld means nothing. */
-static void check_vector(reader *d, const char *field, const bp_operand *o, int64_t n, int bytes, int use)
+static void check_vector(reader *d, const char *field, bp_operand *o, int64_t n, int bytes, int use)
 {
-    check_extent(d, field, o, o->offset, o->offset + most(d, n), bytes, use);
+    set_block(d, field, o, n, 1);
+    check_extent(d, field, o, o->offset, o->offset + most_of(d, o, n), bytes, use);
 }
 
 /* ------------------------------------------------------------------ elementwise programs */
@@ -317,7 +352,7 @@ static void check_map(reader *d, const bp_map *m, int64_t rows, int64_t cols, in
     for (int i = m->epilogue; i < m->n_loads; i++) {
         char field[32];
         snprintf(field, sizeof field, "load %d of its map", i);
-        const bp_operand *at = &m->loads[i].at;
+        bp_operand *at = &m->loads[i].at;
         switch (m->loads[i].kind) {
         case BP_FULL: check_matrix(d, field, at, rows, cols, bytes, READ); break;
         case BP_ROW: check_vector(d, field, at, cols, bytes, READ); break;
@@ -338,8 +373,15 @@ static const bp_map *map_of(reader *d, int64_t rows, int64_t cols, int anchored)
     const int64_t i = word(d, "map", anchored ? -1 : 0, d->p->n_maps - 1);
     if (d->failed || i < 0)
         return NULL;
-    check_map(d, &d->p->maps[i], rows, cols, anchored);
-    return &d->p->maps[i];
+    bp_map *m = &d->p->maps[i];
+    if ((m->used && d->governed) || m->used == 2)
+        fail(d, "map: %lld is another instruction's too", (long long)i); /* its operands would move on for both */
+    m->used = d->governed ? 2 : 1;
+    for (int j = 0; d->governed && rows != -1 && j < m->n_ops; j++)
+        if (m->ops[j].op == BP_MAP_RANDOM)
+            fail(d, "map: random numbers of a row block go by its rows");
+    check_map(d, m, rows, cols, anchored);
+    return m;
 }
 
 /* ------------------------------------------------------------------ instructions */
@@ -348,18 +390,18 @@ static const bp_map *map_of(reader *d, int64_t rows, int64_t cols, int anchored)
  * is computed, after the last use of the raw result, and nothing else in the map reads there. The store, or -1. */
 static int store_for_c(const reader *d, const bp_map *m, int64_t rows, int64_t cols)
 {
-    const int64_t n = most(d, rows), width = most(d, cols);
     for (int i = 0; i < m->n_ops; i++) {
         const int store = m->ops[i].store;
-        if (store < 0 || m->block_last_use > i || m->stores[store].at.space != 0)
+        if (store < 0 || m->block_last_use > i || (m->stores[store].at.space != 0 && !is_private(d, &m->stores[store].at)))
             continue;
         const bp_operand *to = &m->stores[store].at;
+        const int64_t n = most_of(d, to, rows), width = most_of(d, to, cols);
         int clash = 0;
         for (int j = 1; j < m->n_loads; j++) {
             const bp_operand *from = &m->loads[j].at;
             const int kind = m->loads[j].kind;
             const int64_t tall = kind == BP_FULL || kind == BP_COL ? n : 1, wide = kind == BP_FULL || kind == BP_ROW ? width : 1;
-            clash |= from->space == 0 && from->offset < to->offset + (n - 1) * to->ld + width &&
+            clash |= from->space == to->space && from->offset < to->offset + (n - 1) * to->ld + width &&
                      to->offset < from->offset + (tall - 1) * from->ld + wide;
         }
         if (!clash)
@@ -391,6 +433,25 @@ static void read_matmul(reader *d, bp_instr *in)
         fail(d, "C: the result is neither kept nor used");
 }
 
+/* [outer, r, inner] of reals, contiguous. */
+static void check_array(reader *d, const char *field, bp_operand *o, int64_t outer, int64_t r, int64_t inner, int use)
+{
+    const int64_t by_rows = outer < 0 ? outer : r < 0 ? r : inner;
+    const int64_t results = product(d, field, most_of(d, o, outer), most_of(d, o, inner));
+    const int64_t elements = product(d, field, results, most_of(d, o, r));
+    check_vector(d, field, o, elements, d->p->real_bytes, use);
+    if (d->governed)
+        set_block(d, field, o, by_rows, outer < 0 ? product(d, field, r, inner) : r < 0 ? inner : 1);
+}
+
+static void most_block_reduce(reader *d, int64_t outer, int64_t inner)
+{
+    const int64_t rows = d->p->capacity < BP_ROW_BLOCK ? d->p->capacity : BP_ROW_BLOCK;
+    const int64_t results = product(d, "outer times inner", bp_dim_at(outer, rows), bp_dim_at(inner, rows));
+    if (results > d->p->max_block_reduce)
+        d->p->max_block_reduce = results;
+}
+
 static void read_reduce(reader *d, bp_instr *in)
 {
     in->u.reduce.kind = small(d, "kind", 0, BP_REDUCE_COUNT - 1);
@@ -400,20 +461,27 @@ static void read_reduce(reader *d, bp_instr *in)
     in->u.reduce.dst = operand(d, "dst");
     in->map = map_of(d, inner == 1 ? 1 : outer, inner == 1 ? outer : inner, 1);
     const int64_t results = product(d, "outer times inner", most(d, outer), most(d, inner));
-    const int64_t sources = product(d, "outer times r times inner", results, most(d, r));
-    check_vector(d, "src", &in->u.reduce.src, sources, d->p->real_bytes, READ);
+    product(d, "outer times r times inner", results, most(d, r));
+    check_array(d, "src", &in->u.reduce.src, outer, r, inner, READ);
     if (in->u.reduce.dst.space >= 0)
-        check_vector(d, "dst", &in->u.reduce.dst, results, d->p->real_bytes, WRITE);
+        check_array(d, "dst", &in->u.reduce.dst, outer, 1, inner, WRITE);
     else if (!in->map)
         fail(d, "dst: the result is neither kept nor used");
+    else if (d->governed)
+        most_block_reduce(d, outer, inner);
     else if (results > d->p->max_reduce)
         d->p->max_reduce = results;
 }
 
-static void need_ids(reader *d, int64_t n)
+/* Private room for n row numbers at `ids`: in row blocks, those of all instructions are there at once. */
+static void need_ids(reader *d, bp_instr *in, const bp_operand *ids, int64_t n)
 {
-    if (most(d, n) > d->p->max_ids)
-        d->p->max_ids = most(d, n);
+    if (is_private(d, ids))
+        fail(d, "row numbers are made in the block that reads them");
+    in->ids = d->governed ? d->ids : 0;
+    d->ids = product(d, "row numbers", 1, in->ids + most(d, n));
+    if (d->ids > d->p->max_ids)
+        d->p->max_ids = d->ids;
 }
 
 static void read_softmax_ce(reader *d, bp_instr *in)
@@ -430,7 +498,7 @@ static void read_softmax_ce(reader *d, bp_instr *in)
     product(d, "n times classes", most(d, n), classes);
     check_matrix(d, "z", &in->u.softmax.z, n, classes, bytes, READ);
     if (kind == 0) {
-        need_ids(d, n);
+        need_ids(d, in, &in->u.softmax.targets, n);
         check_vector(d, "targets", &in->u.softmax.targets, n, 4, READ);
     } else if (in->u.softmax.targets.ld != classes && n != 1)
         fail(d, "targets: ld %lld is not %lld classes", (long long)in->u.softmax.targets.ld, (long long)classes);
@@ -454,7 +522,7 @@ static void read_lookup(reader *d, bp_instr *in)
     bp_operand last = operand(d, "dst");
     in->u.lookup.table = gather ? first : last;
     in->u.lookup.rows = gather ? last : first;
-    need_ids(d, n);
+    need_ids(d, in, &in->u.lookup.ids, n);
     product(d, "limit times width", most(d, limit), width);
     product(d, "n times width", most(d, n), width);
     check_matrix(d, gather ? "table" : "dst", &in->u.lookup.table, limit, width, bytes, gather ? READ : WRITE);
@@ -463,19 +531,22 @@ static void read_lookup(reader *d, bp_instr *in)
 }
 
 /* Elements from the first to the last of a strided array, about its offset. */
-static void check_strides(reader *d, const char *field, const bp_operand *o, int nd, const int64_t *dims, const int64_t *strides,
+static void check_strides(reader *d, const char *field, bp_operand *o, int nd, const int64_t *dims, const int64_t *strides,
                           int use)
 {
     int64_t low = o->offset, high = o->offset;
     for (int i = 0; i < nd; i++) {
         int64_t reach;
-        if (most(d, dims[i]) == 0) {
+        const int64_t n = most_of(d, o, dims[i]);
+        if (dims[i] < 0)
+            set_block(d, field, o, dims[i], strides[i]);
+        if (n == 0) {
             low = high = o->offset;
             check_extent(d, field, o, low, high, d->p->real_bytes, use);
             return;
         }
         int64_t *side = strides[i] < 0 ? &low : &high;
-        if (__builtin_mul_overflow(most(d, dims[i]) - 1, strides[i], &reach) || __builtin_add_overflow(*side, reach, side))
+        if (__builtin_mul_overflow(n - 1, strides[i], &reach) || __builtin_add_overflow(*side, reach, side))
             fail(d, "%s: stride %lld is too large", field, (long long)strides[i]);
     }
     check_extent(d, field, o, low, high < INT64_MAX ? high + 1 : high, d->p->real_bytes, use);
@@ -486,8 +557,6 @@ static void swap(int64_t *a, int64_t *b)
     const int64_t t = *a;
     *a = *b, *b = t;
 }
-
-static int64_t magnitude(int64_t x) { return x < 0 ? -x : x; }
 
 /* Dimensions in the order of dst's strides, largest first; those that are one in memory are joined, those of size 1 go. */
 static void normalise_copy(bp_instr *in)
@@ -523,11 +592,11 @@ static void read_copy(reader *d, bp_instr *in)
         dims[i] = dim(d, "dims");
         total = product(d, "dims", total, most(d, dims[i]));
     }
-    in->u.copy.src.space = word(d, "src", 0, d->p->n_spaces - 1);
+    in->u.copy.src.space = word(d, "src", 0, last_space(d));
     in->u.copy.src.offset = word(d, "offset of src", 0, MAX_PRODUCT);
     for (int i = 0; i < nd; i++)
         in->u.copy.ss[i] = word(d, "strides of src", -MAX_PRODUCT, MAX_PRODUCT);
-    in->u.copy.dst.space = word(d, "dst", 0, d->p->n_spaces - 1);
+    in->u.copy.dst.space = word(d, "dst", 0, last_space(d));
     in->u.copy.dst.offset = word(d, "offset of dst", 0, MAX_PRODUCT);
     for (int i = 0; i < nd; i++)
         ds[i] = word(d, "strides of dst", -MAX_PRODUCT, MAX_PRODUCT);
@@ -557,6 +626,84 @@ static void read_copy(reader *d, bp_instr *in)
             swap(&ds[i], &ds[last - 1]);
             break;
         }
+}
+
+/* ------------------------------------------------------------------ row blocks */
+
+static void read_row_blocks(reader *d, bp_instr *in)
+{
+    const int64_t count = in->u.row_blocks.count = word(d, "count", 1, d->p->n_instrs - 1 - d->instr);
+    d->block_bytes = word(d, "bytes", 0, MAX_ARENA);
+    d->ids = 0;
+    d->p->row_blocks = 1;
+    if (d->block_bytes > d->p->block_bytes)
+        d->p->block_bytes = d->block_bytes;
+    d->governed = d->failed ? 0 : count;
+}
+
+/* Results of each block, `size` of them in a row, side by side for SUM_BLOCKS. */
+static void check_parts(reader *d, const char *field, bp_operand *o, int64_t size, int use)
+{
+    const int64_t all = product(d, "parts of all blocks", size, bp_row_blocks(d->p->capacity));
+    if (is_private(d, o))
+        fail(d, "%s: the parts of a sum must outlive the block", field);
+    check_extent(d, field, o, o->offset, o->offset + all, d->p->real_bytes, use);
+    o->block = size;
+}
+
+/* Whether an instruction that has been read may run block by block; sums over the rows get a place for each block. */
+static void check_governed(reader *d, bp_instr *in)
+{
+    int ok = 0, by_rows = 0;
+    switch (in->op) {
+    case BP_INSTR_MATMUL: {
+        const int64_t m = in->u.matmul.m, n = in->u.matmul.n, k = in->u.matmul.k;
+        ok = m < 0 && n >= 0 && k >= 0 && !in->u.matmul.trans_a;
+        if (m >= 0 && n >= 0 && k == -1 && in->u.matmul.trans_a && !in->u.matmul.trans_b && !in->map) {
+            ok = in->u.matmul.c.ld == n || m == 1;
+            check_parts(d, "C", &in->u.matmul.c, m * n, WRITE);
+        }
+        break;
+    }
+    case BP_INSTR_MAP: ok = in->u.map.cols >= 0 ? in->u.map.rows < 0 : in->u.map.rows == 1; break;
+    case BP_INSTR_REDUCE: {
+        const int64_t outer = in->u.reduce.outer, r = in->u.reduce.r, inner = in->u.reduce.inner;
+        ok = outer < 0 && r >= 0 && inner >= 0;
+        if (in->u.reduce.kind == BP_REDUCE_SUM && outer == 1 && r == -1 && inner >= 0 && inner != 1 && !in->map) {
+            ok = 1;
+            check_parts(d, "dst", &in->u.reduce.dst, inner, WRITE);
+        }
+        break;
+    }
+    case BP_INSTR_SOFTMAX_CE: ok = in->u.softmax.n < 0; break;
+    case BP_INSTR_GATHER: ok = in->u.lookup.n < 0 && in->u.lookup.limit >= 0; break;
+    case BP_INSTR_FILL: ok = in->u.fill.count < 0; break;
+    case BP_INSTR_COPY:
+        for (int i = 0; i < in->u.copy.nd; i++)
+            by_rows += in->u.copy.dims[i] < 0;
+        ok = by_rows == 1;
+        break;
+    }
+    if (!ok)
+        fail(d, "not row by row, nor a sum over the rows: it cannot run in row blocks");
+    in->governed = 1;
+}
+
+static void read_sum_blocks(reader *d, bp_instr *in)
+{
+    const int64_t m = in->u.sum_blocks.m = word(d, "m", 0, MAX_DIM), n = in->u.sum_blocks.n = word(d, "n", 0, MAX_DIM);
+    const int64_t size = product(d, "m times n", m, n);
+    in->u.sum_blocks.src = operand(d, "src");
+    in->u.sum_blocks.dst = operand(d, "dst");
+    in->map = map_of(d, m, n, 1);
+    check_parts(d, "src", &in->u.sum_blocks.src, size, READ);
+    in->u.sum_blocks.src.block = 0; /* it reads all of them */
+    if (in->u.sum_blocks.dst.space >= 0)
+        check_vector(d, "dst", &in->u.sum_blocks.dst, size, d->p->real_bytes, WRITE);
+    else if (!in->map)
+        fail(d, "dst: the result is neither kept nor used");
+    else if (size > d->p->max_reduce)
+        d->p->max_reduce = size;
 }
 
 static void read_instr(reader *d, bp_instr *in)
@@ -592,6 +739,8 @@ static void read_instr(reader *d, bp_instr *in)
         check_matrix(d, "src", &in->u.argmax.src, in->u.argmax.rows, in->u.argmax.cols, bytes, READ);
         check_vector(d, "dst", &in->u.argmax.dst, in->u.argmax.rows, 4, WRITE);
         break;
+    case BP_INSTR_ROW_BLOCKS: read_row_blocks(d, in); break;
+    case BP_INSTR_SUM_BLOCKS: read_sum_blocks(d, in); break;
     default: /* CHECK */
         in->u.check.at = operand(d, "operand");
         check_vector(d, "operand", &in->u.check.at, 1, bytes, TEST);
@@ -654,7 +803,12 @@ static void read_program(reader *d)
         p->instrs[i].op = small(d, "operation", 0, BP_INSTR_COUNT - 1);
         if (!d->failed)
             snprintf(d->where, sizeof d->where, "instruction %lld (%s)", (long long)i, bp_instr_names[p->instrs[i].op]);
+        const int64_t governed = d->governed;
         read_instr(d, &p->instrs[i]);
+        if (governed) {
+            check_governed(d, &p->instrs[i]);
+            d->governed = governed - 1;
+        }
         if (d->next != d->end)
             fail(d, "number of words: %lld more than the operation has", (long long)(d->end - d->next));
         d->end = end;

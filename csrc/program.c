@@ -1,4 +1,4 @@
-/* program.c: contexts, and the loop that runs a program in one.
+/* program.c: contexts, and the loop that runs a program in one, layer by layer or in row blocks.
  *
  * decode.c has checked everything that the words alone decide; labels and row numbers are checked here, in private copies,
  * because another thread may change the caller's. */
@@ -18,6 +18,7 @@
 static _Atomic int64_t allocations;
 int64_t bp_allocations(void) { return atomic_load(&allocations); }
 
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static size_t round64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 void *bp_alloc(size_t bytes)
@@ -42,7 +43,7 @@ static size_t lay_out(bp_context *x, char *base)
     const bp_program *p = x->p;
     const int64_t real = p->real_bytes, threads = x->threads;
     size_t used = round64(sizeof *x);
-    x->bases = carve(base, &used, p->n_spaces, sizeof *x->bases);
+    x->bases = carve(base, &used, p->n_spaces + 1, sizeof *x->bases);
     x->staging = carve(base, &used, p->n_spaces, sizeof *x->staging);
     x->plan = carve(base, &used, p->n_instrs, sizeof *x->plan);
     x->slots = carve(base, &used, p->max_slots, sizeof *x->slots);
@@ -62,14 +63,29 @@ static size_t lay_out(bp_context *x, char *base)
         }
     x->order = carve(base, &used, fed ? p->capacity : 0, sizeof *x->order);
     size_t gemm = 0;
+    x->block_gemm = 0;
     for (int64_t i = 0; i < p->n_instrs; i++)
         if (p->instrs[i].op == BP_INSTR_MATMUL) {
             const bp_instr *in = &p->instrs[i];
-            const size_t bytes = bp_gemm_scratch(x->k, bp_dim_at(in->u.matmul.m, p->capacity), bp_dim_at(in->u.matmul.n, p->capacity),
-                                                 bp_dim_at(in->u.matmul.k, p->capacity), x->threads);
-            gemm = bytes > gemm ? bytes : gemm;
+            const int64_t rows = in->governed ? min64(p->capacity, BP_ROW_BLOCK) : p->capacity;
+            const size_t bytes = bp_gemm_scratch(x->k, bp_dim_at(in->u.matmul.m, rows), bp_dim_at(in->u.matmul.n, rows),
+                                                 bp_dim_at(in->u.matmul.k, rows), in->governed ? 1 : x->threads);
+            size_t *const most = in->governed ? &x->block_gemm : &gemm;
+            *most = bytes > *most ? bytes : *most;
         }
+    if (gemm < x->block_gemm * (size_t)threads)
+        gemm = x->block_gemm * (size_t)threads;
     x->gemm = carve(base, &used, 1, gemm);
+    x->workers = carve(base, &used, p->row_blocks ? threads : 0, sizeof *x->workers);
+    for (int64_t t = 0; p->row_blocks && t < threads; t++) {
+        bp_context counted, *w = base ? &x->workers[t] : &counted;
+        w->bases = carve(base, &used, p->n_spaces + 1, sizeof *w->bases);
+        w->slots = carve(base, &used, p->max_slots, sizeof *w->slots);
+        w->stores = carve(base, &used, p->max_stores, sizeof *w->stores);
+        w->scalars = carve(base, &used, p->max_scalars, sizeof *w->scalars);
+        w->reduced = carve(base, &used, p->max_block_reduce, (size_t)real);
+        w->arena = carve(base, &used, 1, (size_t)p->block_bytes);
+    }
     x->arena = carve(base, &used, 1, (size_t)p->arena_bytes);
     return used;
 }
@@ -91,7 +107,7 @@ bp_context *bp_context_new(const bp_program *p, int threads)
     char *block = bp_alloc(lay_out(&x, NULL));
     if (!block)
         return NULL;
-    const size_t tables = round64(sizeof x) + 2 * round64((size_t)p->n_spaces * sizeof *x.bases);
+    const size_t tables = round64(sizeof x) + 2 * round64((size_t)(p->n_spaces + 1) * sizeof *x.bases);
     memset(block, 0, tables); /* pointers that nobody sets are NULL; scratch and arena need no first value */
     lay_out(&x, block);
     memcpy(block, &x, sizeof x);
@@ -108,7 +124,6 @@ void *bp_context_arena(bp_context *x, size_t *bytes)
 
 /* ------------------------------------------------------------------ predicted time, and how work is shared */
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t dim_now(const bp_context *x, int64_t dim) { return bp_dim_at(dim, x->args.rows); }
 
 /* Nanoseconds on one core, to a factor of two or three: enough to say whether a thread is worth waking. */
@@ -140,6 +155,9 @@ static double predict(const bp_context *x, const bp_instr *in)
         break;
     case BP_INSTR_FILL: ns = 0.1 * (double)dim_now(x, in->u.fill.count); break;
     case BP_INSTR_ARGMAX: ns = (double)dim_now(x, in->u.argmax.rows) * (double)dim_now(x, in->u.argmax.cols); break;
+    case BP_INSTR_SUM_BLOCKS:
+        ns = (double)(in->u.sum_blocks.m * in->u.sum_blocks.n) * (0.1 * (double)bp_row_blocks(x->args.rows) + map);
+        break;
     }
     return ns * x->p->real_bytes / 4;
 }
@@ -154,11 +172,20 @@ static void make_plan(bp_context *x)
 {
     if (x->plan_rows == x->args.rows && x->plan_threads == x->args.threads)
         return;
+    bp_plan *blocks = NULL;
     x->plan_ns = 0;
     for (int64_t i = 0; i < x->p->n_instrs; i++) {
-        x->plan[i].ns = predict(x, &x->p->instrs[i]);
-        x->plan[i].threads = bp_threads_for(x->plan[i].ns, x->args.threads);
-        x->plan_ns += x->plan[i].ns;
+        const bp_instr *in = &x->p->instrs[i];
+        const double ns = predict(x, in);
+        x->plan_ns += ns;
+        x->plan[i] = (bp_plan){ns, bp_threads_for(ns, x->args.threads)};
+        if (in->op == BP_INSTR_ROW_BLOCKS)
+            blocks = &x->plan[i];
+        else if (in->governed) { /* their time is that of the instruction that runs them */
+            blocks->ns += ns;
+            blocks->threads = bp_threads_for(blocks->ns, x->args.threads);
+            x->plan[i].ns = 0;
+        }
     }
     x->plan_rows = x->args.rows;
     x->plan_threads = x->args.threads;
@@ -268,19 +295,39 @@ static void run_reduce(bp_context *x, const bp_instr *in, int threads)
     bp_share(&j, reduce_part, threads, cols ? 64 : 1);
 }
 
-/* The private copy of ids[n]; 0 and the first that is not in [0, limit) where there is one. */
-static int copy_ids(bp_context *x, const bp_operand *ids, int64_t n, int64_t limit, bp_run_result *result)
+/* The private copy to[n] = ids[n]; 0 and the first that is not in [0, limit) where there is one. */
+static int copy_ids(bp_context *x, const bp_operand *ids, int64_t n, int64_t limit, int32_t *to, bp_run_result *result)
 {
-    memcpy(x->ids, bp_at(x, ids, 4), (size_t)n * 4);
+    memcpy(to, bp_at(x, ids, 4), (size_t)n * 4);
     int bad = 0;
     for (int64_t i = 0; i < n; i++)
-        bad |= x->ids[i] < 0 || x->ids[i] >= limit;
+        bad |= to[i] < 0 || to[i] >= limit;
     for (int64_t i = 0; bad && i < n; i++)
-        if (x->ids[i] < 0 || x->ids[i] >= limit) {
-            *result = (bp_run_result){BP_OUT_OF_RANGE, result->instruction, x->ids[i], limit};
+        if (to[i] < 0 || to[i] >= limit) {
+            *result = (bp_run_result){BP_OUT_OF_RANGE, result->instruction, to[i], limit};
             break;
         }
     return !bad;
+}
+
+/* The private copies of an instruction's labels or row numbers, if it has any. */
+static int prepare_ids(bp_context *x, const bp_instr *in, bp_run_result *result)
+{
+    switch (in->op) {
+    case BP_INSTR_SOFTMAX_CE:
+        return in->u.softmax.targets_kind != 0 || copy_ids(x, &in->u.softmax.targets, dim_now(x, in->u.softmax.n),
+                                                           in->u.softmax.classes, x->ids + in->ids, result);
+    case BP_INSTR_GATHER:
+    case BP_INSTR_SCATTER_ADD:
+        return copy_ids(x, &in->u.lookup.ids, dim_now(x, in->u.lookup.n), dim_now(x, in->u.lookup.limit), x->ids + in->ids, result);
+    default: return 1;
+    }
+}
+
+/* The copy of ids[0 ...] of the rows that run. */
+static const int32_t *ids_now(const bp_context *x, const bp_instr *in, const bp_operand *ids)
+{
+    return x->ids + in->ids + x->block * ids->block;
 }
 
 static void softmax_part(const bp_job *j, int thread, int64_t low, int64_t high)
@@ -291,7 +338,7 @@ static void softmax_part(const bp_job *j, int thread, int64_t low, int64_t high)
     const int64_t size = x->p->real_bytes, classes = in->u.softmax.classes;
     const bp_operand *z = &in->u.softmax.z, *g = &in->u.softmax.g, *loss = &in->u.softmax.loss, *dz = &in->u.softmax.dz;
     const int labels = in->u.softmax.targets_kind == 0, g_step = g->space >= 0 && in->u.softmax.g_kind == BP_COL;
-    x->k->softmax_ce(high - low, classes, at(bp_at(x, z, size), low * z->ld, size), z->ld, labels ? x->ids + low : NULL,
+    x->k->softmax_ce(high - low, classes, at(bp_at(x, z, size), low * z->ld, size), z->ld, labels ? ids_now(x, in, &in->u.softmax.targets) + low : NULL,
                      labels ? NULL : at(bp_at(x, &in->u.softmax.targets, size), low * classes, size),
                      g->space < 0 ? NULL : at(bp_at(x, g, size), low * g_step, size), g_step,
                      loss->space < 0 ? NULL : (char *)bp_at(x, loss, size) + low * size,
@@ -308,8 +355,9 @@ static void gather_part(const bp_job *j, int thread, int64_t low, int64_t high)
     char *to = (char *)bp_at(x, rows, size);
     const char *from = bp_at(x, table, size);
     const size_t bytes = (size_t)(j->in->u.lookup.width * size);
+    const int32_t *ids = ids_now(x, j->in, &j->in->u.lookup.ids);
     for (int64_t i = low; i < high; i++)
-        memcpy(to + i * step, from + x->ids[i] * table_step, bytes);
+        memcpy(to + i * step, from + ids[i] * table_step, bytes);
 }
 
 /* table[:, low:high] = 0; table[ids[i], low:high] += rows[i, low:high], i ascending */
@@ -418,47 +466,66 @@ static int is_finite(const bp_context *x, const bp_operand *o)
     return isfinite(x->p->real_bytes == 4 ? *(const float *)value : *(const double *)value) != 0;
 }
 
-/* 1, or 0 with the reason in result. */
-static int run_instr(bp_context *x, const bp_instr *in, int threads, bp_run_result *result)
+/* Rows (or, of a single row, columns) [low, high) of dst[m, n] = part[0] + part[1] + ..., and the map over them. */
+static void sum_blocks_part(const bp_job *j, int thread, int64_t low, int64_t high)
+{
+    enum { PIECE = 512 };
+    bp_context *const x = j->x;
+    const bp_operand *to = &j->in->u.sum_blocks.dst;
+    const int64_t size = x->p->real_bytes, m = j->in->u.sum_blocks.m, n = j->in->u.sum_blocks.n, one = m == 1;
+    const int64_t blocks = bp_row_blocks(x->args.rows), begin = low * (one ? 1 : n), end = high * (one ? 1 : n);
+    char *const dst = to->space < 0 ? x->reduced : bp_at(x, to, size);
+    const char *src = bp_at(x, &j->in->u.sum_blocks.src, size);
+    for (int64_t i = begin; i < end; i += PIECE) {
+        const int64_t count = min64(PIECE, end - i);
+        x->k->map[BP_MAP_COPY][0](count, dst + i * size, at(src, i, size), NULL, NULL);
+        for (int64_t b = 1; b < blocks; b++)
+            x->k->map[BP_MAP_ADD][0](count, dst + i * size, dst + i * size, at(src, b * m * n + i, size), NULL);
+    }
+    if (j->in->map && one)
+        bp_map_region(x, thread, 0, 1, low, high, dst + begin * size, high - low);
+    else if (j->in->map)
+        bp_map_region(x, thread, low, high, 0, n, dst + begin * size, n);
+}
+
+/* An instruction whose row numbers are prepared; in a row block, its part of it. */
+static void run_instr(bp_context *x, const bp_instr *in, int threads)
 {
     bp_job j = {.x = x, .in = in};
     switch (in->op) {
-    case BP_INSTR_MATMUL: run_matmul(x, in, threads); return 1;
-    case BP_INSTR_MAP: run_map(x, in, threads); return 1;
-    case BP_INSTR_REDUCE: run_reduce(x, in, threads); return 1;
+    case BP_INSTR_MATMUL: run_matmul(x, in, threads); break;
+    case BP_INSTR_MAP: run_map(x, in, threads); break;
+    case BP_INSTR_REDUCE: run_reduce(x, in, threads); break;
     case BP_INSTR_SOFTMAX_CE:
         j.total = dim_now(x, in->u.softmax.n);
-        if (in->u.softmax.targets_kind == 0 && !copy_ids(x, &in->u.softmax.targets, j.total, in->u.softmax.classes, result))
-            return 0;
         bp_share(&j, softmax_part, threads, 1);
-        return 1;
+        break;
     case BP_INSTR_GATHER:
-    case BP_INSTR_SCATTER_ADD: {
-        const int gather = in->op == BP_INSTR_GATHER;
-        const int64_t n = dim_now(x, in->u.lookup.n);
-        if (!copy_ids(x, &in->u.lookup.ids, n, dim_now(x, in->u.lookup.limit), result))
-            return 0;
-        j.total = gather ? n : in->u.lookup.width; /* columns: rows of the table may be touched twice */
-        bp_share(&j, gather ? gather_part : scatter_part, threads, gather ? 1 : 16);
-        return 1;
-    }
+        j.total = dim_now(x, in->u.lookup.n);
+        bp_share(&j, gather_part, threads, 1);
+        break;
+    case BP_INSTR_SCATTER_ADD:
+        j.total = in->u.lookup.width; /* columns: rows of the table may be touched twice */
+        bp_share(&j, scatter_part, threads, 16);
+        break;
     case BP_INSTR_COPY:
         j.total = dim_now(x, in->u.copy.dims[0]);
         bp_share(&j, copy_part, threads, 1);
-        return 1;
+        break;
     case BP_INSTR_FILL:
         j.total = dim_now(x, in->u.fill.count);
         bp_share(&j, fill_part, threads, 4096);
-        return 1;
+        break;
     case BP_INSTR_ARGMAX:
         j.total = dim_now(x, in->u.argmax.rows);
         bp_share(&j, argmax_part, threads, 1);
-        return 1;
-    default: /* CHECK */
-        if (is_finite(x, &in->u.check.at))
-            return 1;
-        result->status = BP_NOT_FINITE;
-        return 0;
+        break;
+    case BP_INSTR_SUM_BLOCKS:
+        j.total = in->u.sum_blocks.m == 1 ? in->u.sum_blocks.n : in->u.sum_blocks.m;
+        if (in->map)
+            bp_map_bind(x, in->map);
+        bp_share(&j, sum_blocks_part, threads, in->u.sum_blocks.m == 1 ? 64 : 1);
+        break;
     }
 }
 
@@ -488,6 +555,67 @@ static int stopped(bp_context *x)
     return stop;
 }
 
+/* ------------------------------------------------------------------ row blocks
+ * A thread runs a block in a context of its own: the same program and bases, but the rows of one block, and operands that
+ * go by rows move on with it (bp_at). So the instructions need not know of blocks. */
+
+typedef struct { bp_context *x; const bp_instr *first; int64_t count, block; } block_run;
+
+static void start_worker(bp_context *x, int thread)
+{
+    const bp_program *p = x->p;
+    bp_context *w = &x->workers[thread];
+    w->p = p;
+    w->k = x->k;
+    w->args = x->args;
+    memcpy(w->bases, x->bases, (size_t)p->n_spaces * sizeof *w->bases);
+    w->bases[p->n_spaces] = w->arena;
+    w->thread_slots = x->thread_slots + (int64_t)thread * p->max_slots;
+    w->regs = x->regs + (int64_t)thread * p->max_regs * BP_REG_BYTES;
+    w->gemm = x->gemm + (size_t)thread * x->block_gemm;
+    w->ids = x->ids;
+}
+
+static void run_block(void *arg, int64_t task, int thread)
+{
+    const block_run *r = arg;
+    bp_context *w = &r->x->workers[thread];
+    w->block = r->block + task;
+    const int64_t row = w->block * BP_ROW_BLOCK;
+    w->args.rows = min64(r->x->args.rows - row, BP_ROW_BLOCK);
+    w->args.row0 = r->x->args.row0 + row;
+    for (int64_t i = 0; i < r->count; i++)
+        run_instr(w, &r->first[i], 1);
+}
+
+/* The instructions after `in`, block by block; 0 where a row number is out of range, or poll() says stop. */
+static int run_row_blocks(bp_context *x, const bp_instr *in, const bp_plan *plan, bp_run_result *result)
+{
+    block_run r = {x, in + 1, in->u.row_blocks.count, 0};
+    const int64_t blocks = bp_row_blocks(x->args.rows), number = result->instruction;
+    for (int64_t i = 0; i < r.count; i++) {
+        result->instruction = number + 1 + i;
+        if (!prepare_ids(x, &r.first[i], result))
+            return 0;
+    }
+    result->instruction = number;
+    for (int t = 0; t < plan->threads; t++)
+        start_worker(x, t);
+    const double ns = plan->ns / (double)blocks;
+    const double turn = 1 + 1e7 * plan->threads / (ns + 1); /* blocks between looks at the clock: some 10 ms */
+    for (int64_t left = blocks; left > 0; left = blocks - r.block) {
+        const int64_t tasks = turn < (double)left ? (int64_t)turn : left;
+        bp_parallel(plan->threads, tasks, run_block, &r);
+        r.block += tasks;
+        x->unclocked_ns += ns * (double)tasks;
+        if (r.block < blocks && x->args.poll && number <= x->p->first_write && stopped(x)) {
+            result->status = BP_INTERRUPTED;
+            return 0;
+        }
+    }
+    return 1;
+}
+
 void bp_context_begin(bp_context *x, const bp_run_args *args)
 {
     x->args = *args;
@@ -495,6 +623,7 @@ void bp_context_begin(bp_context *x, const bp_run_args *args)
     for (int i = 1; i < x->p->n_spaces; i++)
         x->bases[i] = args->bases[i];
     x->bases[0] = x->arena;
+    x->block = 0;
     x->unclocked_ns = 0;
     x->polled = 0;
     x->fp_saved = bp_fp_enter(args->flush);
@@ -515,8 +644,21 @@ bp_run_result bp_context_run(bp_context *x)
             result.status = BP_INTERRUPTED;
             return result;
         }
-        if (!run_instr(x, &p->instrs[i], x->plan[i].threads, &result))
+        const bp_instr *in = &p->instrs[i];
+        if (in->governed)
+            continue;
+        if (in->op == BP_INSTR_ROW_BLOCKS) {
+            if (!run_row_blocks(x, in, &x->plan[i], &result))
+                return result;
+            continue;
+        }
+        if (in->op == BP_INSTR_CHECK && !is_finite(x, &in->u.check.at)) {
+            result.status = BP_NOT_FINITE;
             return result;
+        }
+        if (!prepare_ids(x, in, &result))
+            return result;
+        run_instr(x, in, x->plan[i].threads);
         x->unclocked_ns += x->plan[i].ns;
     }
     result.instruction = x->args.last;

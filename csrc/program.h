@@ -11,7 +11,12 @@ enum { BP_FULL, BP_ROW, BP_COL, BP_SCALAR }; /* kinds of load */
 /* A dim word: a fixed size, or (-d) times the number of rows. */
 static inline int64_t bp_dim_at(int64_t d, int64_t rows) { return d >= 0 ? d : -d * rows; }
 
-typedef struct { int64_t space, offset, ld; } bp_operand; /* space -1: none */
+/* Rows of a block of ROW_BLOCKS: a k block of matmul.c, a block of reduce_cols. */
+enum { BP_ROW_BLOCK = 256 };
+static inline int64_t bp_row_blocks(int64_t rows) { return rows <= BP_ROW_BLOCK ? 1 : (rows + BP_ROW_BLOCK - 1) / BP_ROW_BLOCK; }
+
+/* space -1: none; block: elements from a row block to the next, where ROW_BLOCKS governs the instruction */
+typedef struct { int64_t space, offset, ld, block; } bp_operand;
 typedef struct { int element_bytes, writable; int64_t elements; } bp_space; /* elements: a dim */
 
 /* ------------------------------------------------------------------ elementwise programs
@@ -34,6 +39,7 @@ typedef struct {
     int epilogue;             /* load 0 is the anchor's block */
     int flat;                 /* no ROW, COL or RANDOM: a contiguous region may be walked as one long row */
     int block_last_use;       /* the last op that reads load 0 */
+    int used;                 /* by instructions: 0 none, 1 some, 2 one in row blocks */
     double ns;                /* predicted time per element */
     bp_load *loads;
     bp_op *ops;
@@ -42,8 +48,9 @@ typedef struct {
 
 /* ------------------------------------------------------------------ instructions, as in backprop.h; sizes are dims */
 typedef struct {
-    int op;
+    int op, governed;         /* governed: ROW_BLOCKS runs it */
     const bp_map *map;        /* or NULL */
+    int64_t ids;              /* where its private row numbers start in the context's */
     union {
         struct { int64_t m, n, k; int trans_a, trans_b, c_store; bp_operand a, b, c; } matmul;
         struct { int64_t rows, cols; } map;
@@ -54,6 +61,8 @@ typedef struct {
         struct { int64_t count; bp_operand dst; double value; } fill;
         struct { int64_t rows, cols; bp_operand src, dst; } argmax;
         struct { bp_operand at; } check;
+        struct { int64_t count; } row_blocks;
+        struct { int64_t m, n; bp_operand src, dst; } sum_blocks;
     } u;
 } bp_instr;
 
@@ -63,6 +72,8 @@ struct bp_program {
     int64_t first_write;      /* the first instruction that writes to state: a space that the program also reads */
     int max_slots, max_scalars, max_stores, max_regs;
     int64_t max_reduce, max_ids; /* reals of a reduction that is not kept; labels or row numbers of one instruction */
+    int row_blocks;           /* it has ROW_BLOCKS instructions; then, for each thread: */
+    int64_t block_bytes, max_block_reduce; /* space n_spaces; reals of a block's reduction that is not kept */
     bp_space *spaces;
     bp_map *maps;
     bp_instr *instrs;
@@ -82,7 +93,7 @@ struct bp_context {
     int64_t plan_rows;        /* the plan below is for so many rows (-1: none) and threads */
     int plan_threads;
     double plan_ns;           /* sum of the plan */
-    char **bases;             /* [n_spaces] */
+    char **bases;             /* [n_spaces + 1] */
     bp_plan *plan;            /* [n_instrs] */
     const bp_map *map;        /* the map that runs now: see bp_map_bind */
     char **slots, **stores;   /* its loads and scalars, its destinations */
@@ -93,6 +104,9 @@ struct bp_context {
     int32_t *ids;             /* [max_ids] private, range-checked copies */
     int64_t *order;           /* [capacity] row numbers of a step of bp_fit */
     char *gemm;               /* scratch of matmul.c */
+    size_t block_gemm;        /* its bytes for one thread in a row block */
+    struct bp_context *workers; /* [threads] contexts that row blocks run in; there, arena is space n_spaces, */
+    int64_t block;            /* and this is the number of the block (0 elsewhere) */
     char **staging;           /* [n_spaces] buffers for fed inputs, or NULL */
     char *arena;
 };
@@ -100,7 +114,7 @@ struct bp_context {
 /* Pointer to the first element of an operand whose elements have so many bytes. */
 static inline void *bp_at(const bp_context *x, const bp_operand *o, int64_t bytes)
 {
-    return x->bases[o->space] + o->offset * bytes;
+    return x->bases[o->space] + (o->offset + x->block * o->block) * bytes;
 }
 
 void *bp_alloc(size_t bytes); /* 64-byte aligned, counted by bp_allocations(); the only allocation of programs and contexts */

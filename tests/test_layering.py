@@ -103,6 +103,7 @@ FLOORS = [
     ["ops"],
     ["functions", "autodiff"],
     ["simplify", "plan"],
+    ["rowblocks"],
     ["lower"],
     ["eager"],
     ["init", "schedules", "metrics", "data", "files", "callbacks"],
