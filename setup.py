@@ -16,8 +16,10 @@ CSRC = Path("csrc")
 
 # Bits are part of the contract, so the flags that could change them come last and win over CFLAGS: no contraction of
 # a*b + c behind the source's back, no fast-math (on a link line it would also set flush-to-zero for the whole process).
+# Without errno a square root is one instruction everywhere, and libm is not needed; -fno-fast-math would reset that.
 # Names are hidden but for the module's own and those that threadpoolctl looks for.
-C_FLAGS = ["-std=c11", "-O3", "-g0", "-fvisibility=hidden", "-pthread", "-fno-fast-math", "-ffp-contract=off"]
+C_FLAGS = ["-std=c11", "-O3", "-g0", "-fvisibility=hidden", "-pthread"]
+C_FLAGS += ["-fno-fast-math", "-ffp-contract=off", "-fno-math-errno"]
 LINK_FLAGS = ["-pthread", "-fno-fast-math"]
 
 # csrc/isa_<set>.c by target, with the flags of that set alone. -DBP_HAVE_<SET> tells cpu.c what there is.

@@ -23,13 +23,15 @@ from .lower import Assign, Storage, lower
 from .ops import add
 
 _CHUNK = 256  # rows of one prediction run
+_NO_SIZE = "the network has no input size yet: put bp.Input(size) first, or give it data"
 _PENDING = 256  # forwards that may wait for their backward
 
 
 def aligned_zeros(n, dtype):
     """Zeros that start at a multiple of 64 bytes."""
     dtype = np.dtype(dtype)
-    raw = np.zeros(n * dtype.itemsize + 64, dtype=np.uint8)
+    raw = np.empty(n * dtype.itemsize + 64, dtype=np.uint8)  # where it is large, NumPy asks for huge pages
+    raw[...] = 0
     start = -raw.ctypes.data % 64
     return raw[start:start + n * dtype.itemsize].view(dtype)
 
@@ -95,6 +97,9 @@ class Network:
     # ---------------------------------------------------------------- structure
 
     def _assemble(self, inputs, outputs, names=None):
+        for name, tensors in (("inputs", inputs), ("outputs", outputs)):
+            if not hasattr(tensors, "__iter__") and not isinstance(tensors, Tensor):
+                raise TypeError(f"{name} must be a Tensor or a list of them, got {tensors!r}")
         inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
         outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
         for t in inputs:
@@ -155,7 +160,12 @@ class Network:
 
     def _require_built(self):
         if not self.built:
-            raise ValueError("the network has no input size yet: put bp.Input(size) first, or give it data")
+            raise ValueError(_NO_SIZE)
+
+    def __getattr__(self, name):
+        if name in ("parameters", "gradients", "flat_parameters", "flat_gradients") and self.__dict__.get("_inputs") is None:
+            raise AttributeError(f"{name}: {_NO_SIZE}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def build(self, x, argument="X") -> None:
         """Fix the input size by data, where it is not known yet."""
@@ -413,6 +423,8 @@ class Sequential(Network):
     """
 
     def __init__(self, layers, dtype="float32", seed=None):
+        if not hasattr(layers, "__iter__"):
+            raise TypeError(f"layers must be a list of layers, got {layers!r}")
         layers = list(layers)
         self._configure(dtype, seed)
         self._first = layers.pop(0) if layers and isinstance(layers[0], Tensor) else None

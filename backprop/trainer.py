@@ -24,7 +24,7 @@ from .network import Network, aligned_zeros
 from .schedules import Constant
 
 _SEGMENT = 0.05  # seconds in C between looks at signals
-_LONG_STEP = 0.1  # predicted seconds from which on a step updates last, so that it can be abandoned until then
+_LONG_STEP = 0.15  # predicted seconds from which on a step updates last, so that it can be abandoned until then
 _FLOPS = {"scalar": 1e10, "neon": 3e10, "avx2": 7e10, "avx512": 1.2e11}  # of one thread, for that prediction
 
 
@@ -115,6 +115,8 @@ class Trainer:
                              f"dtype=\"float32\" or \"float64\"")
         if isinstance(seed, bool) or not hasattr(seed, "__index__"):
             raise TypeError(f"seed must be a whole number, got {seed!r}")
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed must be in [0, 2^64), got {seed!r}")
         self.net = net
         self.losses = [losses.resolve(f) for f in (loss if isinstance(loss, (list, tuple)) else [loss])]
         self.optimizer = optim.resolve(optimizer)
@@ -457,6 +459,8 @@ class Trainer:
                     valid = ([a[order[:held]] for a in arrays], labels, weighted)
                     _check_some("sample_weight of the rows held out", valid[0][-1], weighted)
                     arrays = [a[order[held:]] for a in arrays]
+                if not hasattr(callbacks, "__iter__"):
+                    raise TypeError(f"callbacks must be a list, got {callbacks!r}")
                 callbacks = list(callbacks)
                 if early_stopping is not None:
                     callbacks.append(early_stopping if isinstance(early_stopping, EarlyStopping)

@@ -8,17 +8,20 @@
  *           C[r0:r1, strip] += A B                           the table's block kernel
  *       epilogue(C[r0:r1, c0:c1])                            while the block is in L2
  *
- * (Goto and van de Geijn 2008, with the block of C fixed outermost: an epilogue needs finished blocks. B is packed anew
- * for every task: 1/mc of the arithmetic's loads, against a barrier between threads and a buffer as long as k.) */
+ * Goto and van de Geijn 2008, with the block of C outermost, for an epilogue needs finished blocks. Each thread packs B
+ * for itself, which saves a barrier; where all of op(B)[:, c0:c1] fits into KEEP_BYTES it is packed whole and kept for the
+ * thread's next tasks, which are the blocks below, else anew for every task: that costs 4 rows' worth of mc. */
 #include "kernels.h"
 
 enum {
     KC = 256,
-    /* Half a megabyte of L2 is the least that is about: the block of A that is read once per panel of B, the strip of B
-     * and the block of C that waits for its epilogue share it. */
+    /* For 512 KB of L2, the least that is about. The block of A is read once per panel of B and has to stay there; a strip
+     * of B is packed and used at once; the block of C is touched once per KC steps, and its last strips are still there
+     * when the epilogue comes. More C means that each packed number of B is used by more rows. */
     A_BYTES = 192 << 10,
     B_BYTES = 128 << 10,
     C_BYTES = 384 << 10,
+    KEEP_BYTES = 2 << 20,  /* read once per block of C: L3 is fast enough */
     NC = 512,              /* rows this short are kept whole, so that the epilogue sees contiguous blocks */
     /* Where packing pays, measured. Packing costs some 4 rows or columns of the product. A is read as it is, one stream
      * for each row of a tile, unless it is stored transposed (each step of k a line of its own). B is read as it is
@@ -39,8 +42,11 @@ typedef struct {
     bp_gemm g;
     int64_t mc, nc, ns;        /* rows and columns of a block, columns of a strip */
     int64_t blocks_m, blocks_n;
-    int pack_a, pack_b, b_transposed;
-    char *scratch;             /* per thread: packed A, strip of packed B, block of C */
+    int pack_a, pack_b;
+    int keep_b;                /* packed B stays for the next task of the same columns */
+    int b_transposed;          /* one row by a transposed B, which is then turned in registers */
+    int swapped;               /* C^T = B^T A^T: lanes run along m, for a narrow C from a transposed A */
+    char *scratch;             /* per thread: c0 of the kept B in 64 bytes, packed A, packed B, block of C */
     size_t a_bytes, b_bytes, c_bytes;
 } gemm_plan;
 
@@ -54,11 +60,13 @@ static int64_t block_rows(const bp_kernels *t, int64_t nc)
 }
 
 /* Bytes of each region of a thread's scratch, for products up to m, n, k in blocks of at most mc rows. */
-static void scratch_bytes(const bp_kernels *t, int64_t mc, int64_t m, int64_t n, int64_t k, size_t *a, size_t *b, size_t *c)
+static void scratch_bytes(const bp_kernels *t, int64_t mc, int64_t m, int64_t n, int64_t k,
+                          size_t *a, size_t *b, size_t *c)
 {
     const int64_t kc = min64(k, KC), rows = min64(round_up(m, t->mr), mc);
-    *a = (size_t)round_up(rows * kc * t->real_bytes, 64);
-    *b = (size_t)round_up(min64(round_up(n, t->nr), strip_columns(t)) * kc * t->real_bytes, 64);
+    *a = (size_t)round_up(rows * max64(kc, t->nr) * t->real_bytes, 64); /* or the C^T of a swapped block */
+    *b = (size_t)round_up(max64(min64(round_up(n, t->nr), strip_columns(t)) * kc * t->real_bytes,
+                                min64(min64(round_up(n, t->nr), NC) * k * t->real_bytes, KEEP_BYTES)), 64);
     *c = (size_t)round_up(min64(m * n * t->real_bytes, C_BYTES), 64);
 }
 
@@ -66,7 +74,7 @@ size_t bp_gemm_scratch(const bp_kernels *t, int64_t m, int64_t n, int64_t k, int
 {
     size_t a, b, c;
     scratch_bytes(t, block_rows(t, 1), m, n, k, &a, &b, &c);
-    return (a + b + c) * (size_t)max64(threads, 1);
+    return (64 + a + b + c) * (size_t)max64(threads, 1);
 }
 
 static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, void *scratch)
@@ -88,11 +96,23 @@ static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, v
     s.blocks_m = ceil_div(m, max64(s.mc, 1));
     s.blocks_n = ceil_div(n, max64(s.nc, 1));
 
-    s.b_transposed = m <= 2 && g->rsb == 1 && s.g.csb != 1;
-    s.pack_b = (s.g.csb != 1 && !s.b_transposed) || (m >= PACK_B_ROWS && kc * s.g.rsb * t->real_bytes > PACK_B_BYTES);
+    s.swapped = s.g.rsa == 1 && 2 * n <= t->lanes && m >= t->nr; /* else most lanes would idle */
+    s.b_transposed = m == 1 && g->rsb == 1 && s.g.csb != 1;
+    if (s.swapped || s.b_transposed) s.pack_b = 0;
+    else s.pack_b = s.g.csb != 1 || (m >= PACK_B_ROWS && kc * s.g.rsb * t->real_bytes > PACK_B_BYTES);
     s.pack_a = s.g.rsa == 1 && m > 1 && n >= PACK_A_COLUMNS && s.g.csa * t->real_bytes >= PACK_A_STRIDE;
+    s.keep_b = s.pack_b && s.blocks_m >= 2 * threads && round_up(s.nc, t->nr) * k * t->real_bytes <= KEEP_BYTES;
     scratch_bytes(t, block_rows(t, min64(n, NC)), m, n, k, &s.a_bytes, &s.b_bytes, &s.c_bytes);
     return s;
+}
+
+/* C[0:m, 0:n] = the transposition of src[n][m]. */
+static void transpose_out(int real_bytes, int64_t m, int64_t n, const void *src, void *c, int64_t ldc)
+{
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++)
+            if (real_bytes == 4) ((float *)c)[i * ldc + j] = ((const float *)src)[j * m + i];
+            else ((double *)c)[i * ldc + j] = ((const double *)src)[j * m + i];
 }
 
 static void run_block(void *arg, int64_t task, int thread)
@@ -101,10 +121,13 @@ static void run_block(void *arg, int64_t task, int thread)
     const bp_gemm *g = &s->g;
     const bp_kernels *t = s->kernels;
     const int64_t size = t->real_bytes;
-    const int64_t r0 = task / s->blocks_n * s->mc, r1 = min64(r0 + s->mc, g->m);
-    const int64_t c0 = task % s->blocks_n * s->nc, c1 = min64(c0 + s->nc, g->n);
-    char *a_pack = s->scratch + (size_t)thread * (s->a_bytes + s->b_bytes + s->c_bytes), *b_pack = a_pack + s->a_bytes;
+    const int64_t r0 = task % s->blocks_m * s->mc, r1 = min64(r0 + s->mc, g->m); /* tasks go down the columns */
+    const int64_t c0 = task / s->blocks_m * s->nc, c1 = min64(c0 + s->nc, g->n);
+    char *own = s->scratch + (size_t)thread * (64 + s->a_bytes + s->b_bytes + s->c_bytes);
+    char *a_pack = own + 64, *b_pack = a_pack + s->a_bytes;
     char *c = g->c ? (char *)g->c + (r0 * g->ldc + c0) * size : b_pack + s->b_bytes; /* C[r0, c0] */
+    int64_t *kept = (int64_t *)(void *)own;
+    const int is_kept = s->keep_b && *kept == c0;
     const int64_t ldc = g->c ? g->ldc : c1 - c0;
 
     int64_t p0 = 0;
@@ -112,24 +135,34 @@ static void run_block(void *arg, int64_t task, int thread)
         const int64_t kc = min64(KC, g->k - p0);
         const char *a = (const char *)g->a + (r0 * g->rsa + p0 * g->csa) * size; /* A[r0, p0] */
         int flags = p0 ? BP_BLOCK_ADD : 0;
+        if (s->swapped) { /* a narrow block has all columns: c0 == 0, c1 == n */
+            const char *b = (const char *)g->b + p0 * g->rsb * size; /* B[p0, 0] */
+            t->block(g->n, r1 - r0, kc, b, g->csb, g->rsb, a, g->csa, a_pack, r1 - r0, flags);
+            p0 += KC;
+            continue;
+        }
         if (s->pack_a) {
             t->pack_a(r1 - r0, kc, a, g->rsa, g->csa, a_pack);
             a = a_pack;
             flags |= BP_BLOCK_A_PACKED;
         }
         flags |= s->pack_b ? BP_BLOCK_B_PACKED : s->b_transposed ? BP_BLOCK_B_TRANSPOSED : 0;
-        const int64_t width = s->pack_b ? s->ns : c1 - c0;
+        const int64_t width = s->pack_b && !s->keep_b ? s->ns : c1 - c0;
         for (int64_t j = c0; j < c1; j += width) {
             const int64_t nj = min64(width, c1 - j);
             const char *b = (const char *)g->b + (p0 * g->rsb + j * g->csb) * size; /* B[p0, j] */
             if (s->pack_b) {
-                t->pack_b(kc, nj, b, g->rsb, g->csb, b_pack);
-                b = b_pack;
+                char *const to = s->keep_b ? b_pack + p0 * round_up(nj, t->nr) * size : b_pack;
+                if (!is_kept) t->pack_b(kc, nj, b, g->rsb, g->csb, to);
+                b = to;
             }
-            t->block(r1 - r0, nj, kc, a, g->rsa, g->csa, b, s->b_transposed ? g->csb : g->rsb, c + (j - c0) * size, ldc, flags);
+            const int64_t ldb = s->b_transposed ? g->csb : g->rsb;
+            t->block(r1 - r0, nj, kc, a, g->rsa, g->csa, b, ldb, c + (j - c0) * size, ldc, flags);
         }
         p0 += KC;
     } while (p0 < g->k);
+    *kept = c0;
+    if (s->swapped) transpose_out(t->real_bytes, r1 - r0, g->n, a_pack, c, ldc);
     if (g->epilogue) g->epilogue(g->epilogue_arg, thread, r0, r1, c0, c1, c, ldc);
 }
 
@@ -138,6 +171,9 @@ void bp_gemm_run(const bp_kernels *t, const bp_gemm *g, int threads, void *scrat
     if (g->m == 0 || g->n == 0) return;
     gemm_plan s = make_plan(t, g, threads, scratch);
     const int64_t tasks = s.blocks_m * s.blocks_n;
+    if (s.keep_b)
+        for (int i = 0; i < threads; i++)
+            *(int64_t *)(void *)(s.scratch + (size_t)i * (64 + s.a_bytes + s.b_bytes + s.c_bytes)) = -1;
     if (threads > 1 && tasks > 1) bp_parallel(threads, tasks, run_block, &s);
     else
         for (int64_t i = 0; i < tasks; i++) run_block(&s, i, 0);

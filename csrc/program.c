@@ -2,8 +2,8 @@
  *
  * decode.c has checked everything that the words alone decide; labels and row numbers are checked here, in private copies,
  * because another thread may change the caller's. */
-#if !defined(_POSIX_C_SOURCE)
-#define _POSIX_C_SOURCE 199309L /* clock_gettime */
+#if !defined(_DEFAULT_SOURCE)
+#define _DEFAULT_SOURCE /* clock_gettime, madvise */
 #endif
 #include "program.h"
 
@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 /* ------------------------------------------------------------------ memory */
@@ -24,7 +25,14 @@ static size_t round64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 void *bp_alloc(size_t bytes)
 {
     atomic_fetch_add(&allocations, 1);
-    return aligned_alloc(64, round64(bytes ? bytes : 1));
+    const size_t huge = (size_t)2 << 20;
+    if (bytes < 2 * huge) return aligned_alloc(64, round64(bytes ? bytes : 1));
+    bytes = (bytes + huge - 1) / huge * huge;
+    void *block = aligned_alloc(huge, bytes);
+#ifdef MADV_HUGEPAGE
+    if (block) madvise(block, bytes, MADV_HUGEPAGE); /* large products walk matrices by column of blocks: a page for each row */
+#endif
+    return block;
 }
 
 void bp_dealloc(void *block) { free(block); }

@@ -74,7 +74,8 @@ _Static_assert(MR <= 14 && NARROW <= 14, "tiles_of has cases for 14 rows");
 _Static_assert(NR == 2 * VL, "tiles knows tiles of 2 and 1 vectors");
 
 /* Tiles of a panel n <= NR columns wide: up to MR rows each, NARROW rows where n <= VL. */
-static void tiles(int64_t count, int rows, int64_t n, const tile_common *t, const real *a, int64_t a_tile, const real *b, real *c)
+static void tiles(int64_t count, int rows, int64_t n, const tile_common *t, const real *a, int64_t a_tile,
+                  const real *b, real *c)
 {
     if (n == NR) tiles_of(MR, count, rows, 2, VL, 1, t, a, a_tile, b, c);
     else if (n > VL && t->b_padded) tiles_of(MR, count, rows, 2, n - VL, 1, t, a, a_tile, b, c);
@@ -124,10 +125,8 @@ static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t 
     if (m <= 0) return;
     int64_t j = 0;
     if (flags & BP_BLOCK_B_TRANSPOSED) {
-        for (; j < n; j += NR)
-            for (int64_t i = 0; i < m; i++)
-                if (n - j >= NR) row_transposed(NR, &t, a + i * rsa, b + j * rsb, rsb, c + i * ldc + j);
-                else row_transposed(n - j, &t, a + i * rsa, b + j * rsb, rsb, c + i * ldc + j);
+        for (; n - j >= NR; j += NR) row_transposed(NR, &t, a, b + j * rsb, rsb, c + j);
+        if (j < n) row_transposed(n - j, &t, a, b + j * rsb, rsb, c + j);
         return;
     }
     if (m <= 2 && !b_packed) {
@@ -148,7 +147,8 @@ static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t 
 
 /* Steps [0, k) of one panel: dst[p*width + i] = src[i*line + p*step] for i < lines <= width; lines [lines, width) are zeros.
  * Whole vectors are stored; what they spill beyond a step is overwritten by the next, so only the very last is `cut`. */
-INLINE void pack_panel(const int width, int64_t lines, int64_t k, int cut, const real *src, int64_t line, int64_t step, real *dst)
+INLINE void pack_panel(const int width, int64_t lines, int64_t k, int cut, const real *src, int64_t line, int64_t step,
+                       real *dst)
 {
     const int last = (width - 1) / VL * VL; /* first line of the last vector */
     if (line == 1)
