@@ -6,6 +6,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
+BENCH := .venv-bench
+THREADS := $(shell getconf _NPROCESSORS_ONLN)
 SOURCES := setup.py pyproject.toml MANIFEST.in LICENSE $(shell find csrc backprop -type f \
 	! -name '*.so' ! -name '*.pyc' | sort)
 
@@ -20,25 +22,35 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
 
-bench: $(STAMP)
-	$(BIN)/python bench
+# The peers are large, so they have an environment of their own.
+bench: $(BENCH)/installed
+	$(BENCH)/bin/python bench --threads 1
+	if [ $(THREADS) -gt 1 ]; then $(BENCH)/bin/python bench --threads $(THREADS); fi
 
 examples: $(STAMP)
-	@set -e; for example in examples/*.py; do echo "== $$example"; $(BIN)/python $$example; done
+	@set -e; for example in examples/*.py; do \
+		if [ ! -e "$$example" ]; then echo "there is no example yet"; exit; fi; \
+		echo "== $$example"; $(BIN)/python "$$example"; \
+	done
 
 wheel: $(BIN)/python
 	$(BIN)/python -m pip wheel -q --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis
+	rm -rf .venv $(BENCH) build dist backprop-demo.safetensors backprop-demo.png *.egg-info .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "backprop needs Python 3.11 or newer")'
-	$(PYTHON) -m venv .venv
+%/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "backprop needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $*
 
 # build/lib would bring back modules that have been deleted since; the objects beside it are kept and reused.
 $(STAMP): $(BIN)/python $(SOURCES)
-	rm -rf build/bdist* && find build -name "*.py" -delete 2>/dev/null || true
+	@find build -name "*.py" -delete 2>/dev/null || true
 	$(BIN)/python -m pip install -q '.[test]'
+	touch $@
+
+$(BENCH)/installed: $(BENCH)/bin/python $(SOURCES) bench/requirements.txt
+	@find build -name "*.py" -delete 2>/dev/null || true
+	$(BENCH)/bin/python -m pip install -q . -r bench/requirements.txt
 	touch $@

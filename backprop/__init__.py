@@ -6,9 +6,11 @@
 >>> history = trainer.fit(*bp.data.digits(), epochs=10, batch_size=32)
 """
 
+import typing as _typing
 from contextlib import contextmanager as _contextmanager
+from importlib import import_module as _import_module
 
-from . import _core, checkpoint, data, functions, init, losses, metrics, optim, schedules
+from . import _core, checkpoint, functions, init, losses, metrics, optim, schedules
 from .callbacks import Callback, EarlyStopping, History
 from .eager import compile, evaluate, grad, seed, tensor, value_and_grad
 from .errors import FileFormatError, NonFiniteError, ShapeError
@@ -25,6 +27,9 @@ from .optim import SGD, Adagrad, Adam, AdamW, RMSprop
 from .saving import load
 from .trainer import Trainer
 
+if _typing.TYPE_CHECKING:
+    from . import data
+
 __version__ = "0.1.0"
 
 
@@ -40,4 +45,14 @@ def threads(n):
         _core.threads_set(before)
 
 
-__all__ = [name for name in dir() if not name.startswith("_")] + ["__version__"]
+def __getattr__(name):
+    if name == "data":  # imported when it is first used: its readers need more of the standard library than all the rest
+        return _import_module(".data", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), "data"})
+
+
+__all__ = [name for name in dir() if not name.startswith("_")] + ["__version__", "data"]

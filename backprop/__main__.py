@@ -6,6 +6,7 @@ key ``table``, what its columns are (see `features`). Nothing else is needed to 
 
 import argparse
 import csv
+import errno
 import io
 import math
 import os
@@ -131,7 +132,16 @@ def _machine():
     return f"{used} instructions, {n} thread{'s' * (n != 1)}"
 
 
+def _check_place(path):
+    """Says before the work is done that a file cannot be written there."""
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+
+
 def _demo(args):
+    _check_place(args.out)
     X, y = data.digits()
     X, X_held, y, y_held = data.train_test_split(X, y, test_fraction=0.2, stratify=y)
     net = Sequential([Input(64), Dense(128, "relu"), Dropout(0.2), Dense(64, "relu"), Dropout(0.2), Dense(10)], seed=args.seed)
@@ -189,6 +199,7 @@ def _train(args):
     if len(table.names) == 1:
         raise ValueError(f"{args.file}: no column besides {args.target!r}")
     out = args.out or os.path.splitext(os.path.basename(args.file))[0] + ".safetensors"
+    _check_place(out)
     try:
         table, without = _with_target(table, args.target)
         target, y = Target.find(table, args.target, args.task)

@@ -32,6 +32,8 @@ class Callbacks:
     def __init__(self, callbacks):
         known = ("on_train_begin", "on_train_end", "on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end", "on_segment")
         for c in callbacks:
+            if isinstance(c, type):
+                raise TypeError(f"a callback is an object, got the class {c.__name__}: write {c.__name__}()")
             if not callable(c) and not any(callable(getattr(c, name, None)) for name in known):
                 raise TypeError(f"a callback needs one of {', '.join(known[:-1])}, or is a function of (trainer, logs); got {c!r}")
         self._methods = {name: [getattr(c, name) for c in callbacks if callable(getattr(c, name, None))] for name in known}

@@ -10,7 +10,6 @@ import math
 import numbers
 import operator
 import os
-import pathlib
 import sys
 import zlib
 
@@ -35,7 +34,7 @@ def digits():
     y : int64, shape (1797,)
         The digit on each image.
     """
-    with np.load(pathlib.Path(__file__).with_name("digits.npz"), allow_pickle=False) as f:
+    with np.load(os.path.join(os.path.dirname(__file__), "digits.npz"), allow_pickle=False) as f:
         return f["X"].astype(np.float32) / np.float32(16), f["y"].astype(np.int64)
 
 
@@ -187,7 +186,8 @@ def load_csv(path, *, delimiter=None, header=None, missing="nan"):
     def bad(what):
         return FileFormatError(f"{os.fspath(path)}: {what}")
 
-    text = pathlib.Path(path).read_bytes()
+    with open(path, "rb") as f:
+        text = f.read()
     try:
         text = text.decode("utf-8-sig")
     except UnicodeDecodeError as e:

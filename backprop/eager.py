@@ -250,6 +250,8 @@ def grad(f: Tensor, xs) -> list[Tensor]:
     -------
     Tensor, or list of Tensor as `xs` is one
     """
+    if not isinstance(f, Tensor):
+        raise TypeError(f"f must be a Tensor, got {type(f).__name__}")
     single = isinstance(xs, Tensor)
     out = gradients([f], [xs] if single else list(xs))
     return out[0] if single else out
@@ -274,6 +276,8 @@ def value_and_grad(fn):
 
 def compile(fn):
     """`fn` traced once for each combination of shapes and dtypes, then run as one program: arrays in, arrays out."""
+    if not callable(fn):
+        raise TypeError(f"fn must be a function, got {fn!r}")
     cache = {}
 
     def run(*args):

@@ -14,7 +14,6 @@ import json
 import math
 import os
 import re
-import secrets
 import stat
 from typing import NamedTuple
 
@@ -60,9 +59,13 @@ def atomic_write(path):
     if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{path} is no ordinary file, it cannot be replaced")
     folder = os.path.dirname(path)
-    temporary = os.path.join(folder, f".{secrets.token_hex(8)}.tmp")  # a short name: `path` may be as long as names can be
+    temporary = os.path.join(folder, f".{os.urandom(8).hex()}.tmp")  # a short name: `path` may be as long as names can be
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    fd = os.open(temporary, flags, 0o666)  # the process's umask applies, as to any new file
+    try:
+        fd = os.open(temporary, flags, 0o666)  # the process's umask applies, as to any new file
+    except OSError as e:
+        e.filename = path  # a name that the caller knows
+        raise
     try:
         with open(fd, "wb") as f:
             with contextlib.suppress(OSError):  # no old file, or its mode may not be given
@@ -215,7 +218,7 @@ def _read_header(f, path):
         raise _bad(path, f"{len(prefix)} bytes are too few for a safetensors file")
     n = int.from_bytes(prefix, "little")
     if n > MAX_HEADER:
-        raise _bad(path, f"the header is said to have {n} bytes, the format allows {MAX_HEADER}")
+        raise _bad(path, f"no safetensors file: the header is said to have {n} bytes, the format allows {MAX_HEADER}")
     if 8 + n > size:
         raise _bad(path, f"the header is said to have {n} bytes, the file has {size}")
     try:

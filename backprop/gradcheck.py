@@ -64,6 +64,8 @@ def gradcheck(fn, inputs, h=1e-4, tolerance=1e-6, raise_exception=True, worst=10
     GradientError
         Where the check fails, with the report as its message.
     """
+    if not hasattr(inputs, "__iter__"):
+        raise TypeError(f"inputs must be a list of arrays, got {type(inputs).__name__}")
     arrays = [np.array(x.value if isinstance(x, Tensor) else x, dtype="float64") for x in inputs]
 
     def scalar(tensors):

@@ -24,7 +24,7 @@ _numbers = itertools.count(1)
 OPERATIONS: dict[str, "Operation"] = {}
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Operation:
     """One row of the table of operations.
 

@@ -96,7 +96,7 @@ def _check_spread(name, value):
 # ------------------------------------------------------------------------------------------------------ initializers
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Constant:
     """Every element is `value`."""
 
@@ -106,7 +106,7 @@ class Constant:
         return np.full(shape, self.value, dtype)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Uniform:
     """Uniform on [-r, r]."""
 
@@ -120,7 +120,7 @@ class Uniform:
         return (self.r * (2.0 * rng.uniform(math.prod(shape)) - 1.0)).reshape(shape).astype(dtype)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Normal:
     """Normal of mean 0 and standard deviation `std`."""
 
@@ -133,7 +133,7 @@ class Normal:
         return (self.std * rng.normal(math.prod(shape))).reshape(shape).astype(dtype)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Scaled:
     """Variance ``gain / n``, where n is n_in, or (n_in + n_out) / 2 if `fan` is "mean"."""
 

@@ -21,7 +21,7 @@ _CLASSES = {}
 
 
 class Schedule:
-    """Base of all schedules: subclasses are frozen dataclasses with a `unit` and ``__call__(t)``."""
+    """Base of all schedules: subclasses are dataclasses with a `unit` and ``__call__(t)``."""
 
     unit = "step"
 
@@ -38,6 +38,13 @@ class Schedule:
             else:
                 _check(field.name, value, positive=field.metadata.get("positive", False))
 
+    # Inherited: made anew for each class, as dataclasses do it, these would be most of the time that importing takes.
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+    def __eq__(self, other):
+        return vars(self) == vars(other) if type(self) is type(other) else NotImplemented
+
     def __call__(self, t):
         raise NotImplementedError
 
@@ -48,6 +55,9 @@ class Schedule:
     def to_config(self):
         """A dict of text and numbers."""
         return {"schedule": type(self).__name__, **dataclasses.asdict(self)}
+
+
+_schedule = dataclasses.dataclass(eq=False, repr=False)
 
 
 def _positive(**kwargs):
@@ -61,7 +71,7 @@ def _check(name, value, positive=False):
         raise ValueError(f"{name} must be finite and {'positive' if positive else 'not negative'}, got {value!r}")
 
 
-@dataclasses.dataclass(frozen=True)
+@_schedule
 class Constant(Schedule):
     """Always `lr`."""
 
@@ -71,7 +81,7 @@ class Constant(Schedule):
         return float(self.lr)
 
 
-@dataclasses.dataclass(frozen=True)
+@_schedule
 class Step(Schedule):
     """``lr * factor^floor(t / every)``: by default halved every so many epochs."""
 
@@ -84,7 +94,7 @@ class Step(Schedule):
         return self.lr * _power(float(self.factor), int(t // self.every))
 
 
-@dataclasses.dataclass(frozen=True)
+@_schedule
 class Exponential(Schedule):
     """``lr * exp(-k t)``."""
 
@@ -96,7 +106,7 @@ class Exponential(Schedule):
         return self.lr * _exp(-self.k * t)
 
 
-@dataclasses.dataclass(frozen=True)
+@_schedule
 class InverseTime(Schedule):
     """``lr / (1 + k t)``."""
 
@@ -108,7 +118,7 @@ class InverseTime(Schedule):
         return self.lr / (1.0 + self.k * t)
 
 
-@dataclasses.dataclass(frozen=True)
+@_schedule
 class Cosine(Schedule):
     """Half a cosine from `lr` to `final` at t = total and after, preceded by a linear warm-up.
 
@@ -134,7 +144,7 @@ class Cosine(Schedule):
         return _half_cosine(self.lr, self.final, (t - self.warmup) / (self.total - self.warmup))
 
 
-@dataclasses.dataclass(frozen=True)
+@_schedule
 class Cyclic(Schedule):
     """Up from `low` to `high` in `half_cycle`, down again in as many, for ever (Smith 2017, "triangular")."""
 
@@ -153,7 +163,7 @@ class Cyclic(Schedule):
         return self.low + (self.high - self.low) * (x if x <= 1.0 else 2.0 - x)
 
 
-@dataclasses.dataclass(frozen=True)
+@_schedule
 class OneCycle(Schedule):
     """From ``lr / start`` up to `lr`, then down to ``lr / (start * end)``, both on half cosines (Smith and Topin 2019).
 
@@ -182,7 +192,7 @@ class OneCycle(Schedule):
         return _half_cosine(self.lr, first / self.end, (t - top) / length if length > 0.0 else 1.0)
 
 
-@dataclasses.dataclass
+@_schedule
 class ReduceOnPlateau(Schedule):
     """`lr`, multiplied by `factor` whenever a metric has not improved for more than `patience` updates of it.
 

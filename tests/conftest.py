@@ -1,9 +1,15 @@
 """What all tests share: where they run, and how hypothesis behaves on a busy machine."""
 
+import signal
+
 import hypothesis
 import pytest
 
 from backprop import _core
+
+# A shell that starts something in the background has it ignore Ctrl-C, and so do all programs that it starts in turn.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A deadline measures the machine, not the code.
 hypothesis.settings.register_profile("backprop", deadline=None)

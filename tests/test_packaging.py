@@ -29,6 +29,7 @@ def test_import_brings_numpy_and_the_standard_library_alone():
     tops = {name.partition(".")[0] for name in run.stdout.split()}
     assert "backprop" in tops
     own = {"backprop", "numpy", "cython_runtime"}  # Cython's runtime: modules that the extension makes itself
+    assert not tops & {"csv", "gzip", "pathlib", "secrets", "urllib", "argparse"}, "slow to import, and only some need them"
     assert {t for t in tops - own - sys.stdlib_module_names if not t.startswith("_cython_")} == set()
 
 
