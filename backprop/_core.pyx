@@ -545,6 +545,7 @@ cdef class Binding:
         self.running = True
         with nogil:
             result = bp_run(<bp_program *>self.program.handle, <bp_context *>self.context, &args)
+        self.done = result.status == 0  # known also where a signal handler's exception is raised now
         finish(self)
         return result.status, result.instruction, result.value, result.limit
 

@@ -73,9 +73,6 @@ class _Repeat:
         binding.set(self.spaces[1], self.labels)
         return True
 
-    def run(self, trainer):
-        return trainer._run_held(self.held, self.rows)
-
 
 class Trainer:
     """Trains a network.
@@ -284,17 +281,24 @@ class Trainer:
         plan, binding, _, _ = held
         for space, i in plan.feeds:
             binding.set(space, arrays[i])
-        return self._run_held(held, n)
+        return self._run_held(held, n, mode == "step")
 
-    def _run_held(self, held, n):
-        """Run a plan whose arrays are in place over `n` rows; its loss."""
+    def _run_held(self, held, n, updates):
+        """Run a plan whose arrays are in place over `n` rows; its loss. `t` grows by `updates` where the run came to its end,
+        also if a signal's exception is raised then."""
         plan, binding, numbers, out = held
         if plan.scalars:
             values = self._numbers(self.t + 1, self.epoch, n)
             numbers[:] = [values[k] for k in plan.scalars]
-        status, _, value, limit = binding.run(n, 0, -1, self.seed, self.t, 0, True, 0)
+        before, binding.done = self.t, 0
+        try:
+            status, _, value, limit = binding.run(n, 0, -1, self.seed, before, 0, True, 0)
+            self.t = before + updates * binding.done
+        except BaseException:
+            self.t = before + updates * binding.done
+            raise
         if status:
-            self._fail(status, value, limit, self.t + 1)
+            self._fail(status, value, limit, before + 1)
         return float(out)
 
     @staticmethod
@@ -328,11 +332,9 @@ class Trainer:
         with self._guard:
             fast = self._fast
             if fast is not None and sample_weight is None and fast.takes(self, x, y):
-                loss = fast.run(self)
-            else:
-                loss = self._run("step", x, y, sample_weight)
-                self._fast = _Repeat.of(self, x, y) if sample_weight is None else None
-            self.t += 1
+                return self._run_held(fast.held, fast.rows, 1)
+            loss = self._run("step", x, y, sample_weight)
+            self._fast = _Repeat.of(self, x, y) if sample_weight is None else None
             return loss
 
     def loss_and_gradients(self, x, y, sample_weight=None):
@@ -357,9 +359,8 @@ class Trainer:
             self.net._require_built()
             if not np.isfinite(self.net.flat_gradients).all():
                 raise NonFiniteError("a gradient is not finite; the parameters were not changed")
-            self._run_held(self._prepare("apply", 1), 1)
+            self._run_held(self._prepare("apply", 1), 1, 1)
             self.net.flat_gradients[...] = 0
-            self.t += 1
 
     # ---------------------------------------------------------------- evaluation
 
