@@ -52,7 +52,7 @@ class Optimizer:
 
     def numbers(self, t: int, lr: float) -> dict[str, float]:
         """Scalars of update number `t` (1, 2, 3 ...) at learning rate `lr`."""
-        return {"lr": lr}
+        return {"-lr": -lr}
 
     def update(self, p: Tensor, g: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The new parameter and the new state, from the parameter, its gradient and its state."""
@@ -95,9 +95,6 @@ class SGD(Optimizer):
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov=True needs a momentum above 0")
         self.slots = ("velocity",) if self.momentum else ()
-
-    def numbers(self, t, lr):
-        return {"-lr": -lr}
 
     def update(self, p, g, state):
         g = _with_decay(g, p, self.weight_decay)
@@ -172,9 +169,6 @@ class Adagrad(Optimizer):
         self.eps = _check("eps", eps, 0, None)
         self.weight_decay = _check("weight_decay", weight_decay, 0, None)
 
-    def numbers(self, t, lr):
-        return {"-lr": -lr}
-
     def update(self, p, g, state):
         g = _with_decay(g, p, self.weight_decay)
         s = ops.fma(g, g, state["sum"])
@@ -200,9 +194,6 @@ class RMSprop(Optimizer):
         self.rho = _check("rho", rho, 0, 1)
         self.eps = _check("eps", eps, 0, None)
         self.weight_decay = _check("weight_decay", weight_decay, 0, None)
-
-    def numbers(self, t, lr):
-        return {"-lr": -lr}
 
     def update(self, p, g, state):
         g = _with_decay(g, p, self.weight_decay)

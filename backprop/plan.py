@@ -140,7 +140,6 @@ class _Emitter:
         self.randoms: dict[object, int] = {}
         self.place: dict[Tensor, tuple[str, int]] = {}
         self.part: dict[Group, int] = {}  # where the parts of a sum over row blocks lie
-        self.slot_of: dict[Tensor, Group] = {}
 
     def _space(self, name, dtype, elements, writable):
         self.spaces[name] = len(self.spaces)

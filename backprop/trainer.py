@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import _core, losses, metrics, optim
+from . import _core, losses, optim
 from .autodiff import gradients
 from .callbacks import Callbacks, EarlyStopping, History, Progress
 from .arrays import check_array
@@ -60,7 +60,7 @@ class _Repeat:
         self.spaces = {i: space for space, i in self.held[0].feeds}
         return self
 
-    def takes(self, trainer, x, y):
+    def takes(self, x, y):
         """Put `x` and `y` in place; False where this step is not like the last, or an array does not pass."""
         if (type(x) is not np.ndarray or type(y) is not np.ndarray or (x.shape, x.dtype) != self.x or (y.shape, y.dtype) != self.y
                 or not x.flags.c_contiguous or not y.flags.c_contiguous or not x.flags.aligned or not y.flags.aligned
@@ -331,7 +331,7 @@ class Trainer:
         """
         with self._guard:
             fast = self._fast
-            if fast is not None and sample_weight is None and fast.takes(self, x, y):
+            if fast is not None and sample_weight is None and fast.takes(x, y):
                 return self._run_held(fast.held, fast.rows, 1)
             loss = self._run("step", x, y, sample_weight)
             self._fast = _Repeat.of(self, x, y) if sample_weight is None else None

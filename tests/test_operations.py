@@ -106,7 +106,7 @@ def test_argmax():
     np.testing.assert_array_equal(got, np.argmax(x, -1))
     with pytest.raises(TypeError, match="argmax has no gradient"):
         t = bp.tensor(x, requires_grad=True)
-        bp.sum(bp.take(t, bp.argmax(t))).backward() if False else bp.grad(bp.argmax(t), t)
+        bp.grad(bp.argmax(t), t)
 
 
 def test_dropout():
