@@ -14,6 +14,7 @@ cdef class Program:
     cdef readonly int n_spaces
     cdef readonly int64_t capacity
     cdef readonly int64_t n_instructions
+    cdef readonly tuple calls  # the operations of its CALLs, by number
 
 cdef class Binding:
     cdef readonly Program program
@@ -24,4 +25,4 @@ cdef class Binding:
     cdef readonly bint running
     cdef public int64_t done
     cdef Py_ssize_t arena_views
-    cdef object pending  # what a signal handler raised while C was running
+    cdef object pending  # what a signal handler or an operation raised while C was running

@@ -22,6 +22,8 @@ cdef extern from "Python.h":
     void PyBuffer_Release(Py_buffer *)
     int PyBuffer_FillInfo(Py_buffer *, object, void *, Py_ssize_t, int, int) except -1
     int PyBUF_FORMAT, PyBUF_C_CONTIGUOUS, PyBUF_STRIDES, PyBUF_WRITABLE
+    object PyMemoryView_FromMemory(char *, Py_ssize_t, int)
+    int PyBUF_READ, PyBUF_WRITE
 
 cdef extern from "program.h" nogil:
     """
@@ -32,10 +34,25 @@ cdef extern from "program.h" nogil:
         switch (x->op) {
         case BP_INSTR_SOFTMAX_CE: return x->u.softmax.targets_kind == 0 ? x->u.softmax.targets.space : -1;
         case BP_INSTR_GATHER:
-        case BP_INSTR_SCATTER_ADD: return x->u.lookup.ids.space;
+        case BP_INSTR_SCATTER_ADD:
+        case BP_INSTR_FIRST:
+        case BP_INSTR_ROW_UPDATE: return x->u.lookup.ids.space;
         case BP_INSTR_ARGMAX: return x->u.argmax.dst.space;
+        case BP_INSTR_COPY_INT: return x->u.copy.src.space;
         default: return -1;
         }
+    }
+    /* The same for the destinations of COPY_INT and FIRST and the arrays of a CALL, one after another; -2 behind the last. */
+    static int64_t more_integer_space(const bp_program *p, int64_t i, int j)
+    {
+        const bp_instr *x = &p->instrs[i];
+        if (x->op == BP_INSTR_COPY_INT)
+            return j == 0 ? x->u.copy.dst.space : -2;
+        if (x->op == BP_INSTR_FIRST)
+            return j == 0 ? x->u.lookup.rows.space : -2;
+        if (x->op != BP_INSTR_CALL || j >= x->u.call.inputs + x->u.call.outputs)
+            return -2;
+        return x->u.call.operands[j].integer ? x->u.call.operands[j].at.space : -1;
     }
     """
     ctypedef struct bp_space:
@@ -43,9 +60,10 @@ cdef extern from "program.h" nogil:
         int64_t elements
     ctypedef struct bp_program:
         int real_bytes, n_spaces
-        int64_t capacity
+        int64_t capacity, n_calls
         bp_space *spaces
     int64_t integer_space(const bp_program *, int64_t instruction)
+    int64_t more_integer_space(const bp_program *, int64_t instruction, int j)
 
 cdef extern from "backprop.h" nogil:
     ctypedef struct bp_op_row:
@@ -69,6 +87,9 @@ cdef extern from "backprop.h" nogil:
     int bp_threads_set(int n)
 
     ctypedef struct bp_context
+    ctypedef struct bp_call_array:
+        void *data
+        int64_t bytes
     ctypedef struct bp_run_args:
         int64_t rows
         void **bases
@@ -79,6 +100,8 @@ cdef extern from "backprop.h" nogil:
         int threads
         int (*poll)(void *) noexcept
         void *poll_arg
+        int (*call)(void *, int64_t, int, int, const bp_call_array *, int64_t) noexcept
+        void *call_arg
     ctypedef struct bp_run_result:
         int status
         int64_t instruction, value, limit
@@ -355,6 +378,9 @@ cdef class Program:
     ----------
     words : contiguous buffer of int64
         Copied and checked.
+    calls : sequence of callable
+        What CALL instructions run, by number: ``f(inputs, outputs, rows)`` with the bytes of the arrays as memoryviews,
+        which are read-only for the inputs and end with the call.
 
     Raises
     ------
@@ -362,7 +388,7 @@ cdef class Program:
         The words are not a program; the message says where and why.
     """
 
-    def __cinit__(self, words):
+    def __cinit__(self, words, calls=()):
         cdef char err[256]
         cdef _Array given = _Array(words, "words", b"q")
         if not given.contiguous_from(0):
@@ -382,6 +408,7 @@ cdef class Program:
         if self.space == NULL:
             raise MemoryError
         cdef int64_t i
+        cdef int j
         for i in range(self.n_spaces):
             self.space[i].element_bytes = p.spaces[i].element_bytes
             self.space[i].dim = p.spaces[i].elements
@@ -390,6 +417,14 @@ cdef class Program:
         for i in range(self.n_instructions):
             if integer_space(p, i) >= 0:
                 self.space[integer_space(p, i)].kind = b"i"
+            j = 0
+            while more_integer_space(p, i, j) != -2:
+                if more_integer_space(p, i, j) >= 0:
+                    self.space[more_integer_space(p, i, j)].kind = b"i"
+                j += 1
+        self.calls = tuple(calls)
+        if p.n_calls > len(self.calls):
+            raise ValueError(f"calls: the program calls operation {p.n_calls - 1}, and {len(self.calls)} are given")
 
     def __dealloc__(self):
         if self.handle != NULL:
@@ -407,6 +442,26 @@ cdef int poll_signals(void *binding) noexcept with gil:
     """Runs Python's signal handlers; what one raises is kept for the caller of the run, and the run stops."""
     try:
         PyErr_CheckSignals()
+    except BaseException as e:
+        (<Binding>binding).pending = e
+        return 1
+    return 0
+
+
+cdef int call_python(void *binding, int64_t number, int inputs, int outputs, const bp_call_array *arrays,
+                     int64_t rows) noexcept with gil:
+    """Runs an operation written in Python; what it raises is kept for the caller of the run, and the run stops."""
+    cdef int i
+    cdef list views = []
+    try:
+        for i in range(inputs + outputs):
+            views.append(PyMemoryView_FromMemory(<char *>arrays[i].data, arrays[i].bytes,
+                                                 PyBUF_READ if i < inputs else PyBUF_WRITE))
+        try:
+            (<Binding>binding).program.calls[number](views[:inputs], views[inputs:], rows)
+        finally:
+            for view in views:
+                view.release()
     except BaseException as e:
         (<Binding>binding).pending = e
         return 1
@@ -747,11 +802,13 @@ cdef int prepare(Binding self, bp_run_args *args, int64_t rows, int64_t first, i
     args.threads = min(threads, self.context_threads)
     args.poll = poll_signals
     args.poll_arg = <void *>self
+    args.call = call_python
+    args.call_arg = <void *>self
     return 0
 
 
 cdef int finish(Binding self) except -1:
-    """Raises what a signal handler has raised meanwhile."""
+    """Raises what a signal handler or an operation has raised meanwhile."""
     self.running = False
     if self.pending is not None:
         e, self.pending = self.pending, None
@@ -791,3 +848,4 @@ cdef int refuse(int space, const Space *s, const Py_buffer *view) except -1:
 
 
 include "_kernels.pxi"
+include "_text.pxi"

@@ -8,6 +8,7 @@ cdef extern from "kernels.h" nogil:
         bp_map_fn map[BP_MAP_COUNT][8]
         void (*random)(void *dst, int64_t rows, int64_t cols, uint64_t seed, uint64_t step, uint32_t node,
                        int64_t row0, int64_t col0) noexcept nogil
+        double (*fma_peak)(int64_t rounds, double *sink) noexcept nogil
         void (*reduce_rows)(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *dst) noexcept nogil
         void (*reduce_cols)(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *dst) noexcept nogil
         void (*softmax_ce)(int64_t rows, int64_t classes, const void *z, int64_t ld, const int32_t *labels,
@@ -120,6 +121,27 @@ def kernel_random(isa, dst, uint64_t seed, uint64_t step, uint32_t node, int64_t
         raise ValueError(f"row0, col0: at least 0, got {row0}, {col0}")
     with nogil:
         k.random(out.view.buf, out.view.shape[0], out.view.shape[1], seed, step, node, row0, col0)
+
+
+def kernel_fma_peak(isa, int bits, int64_t rounds):
+    """Run `rounds` rounds of independent fused multiply-adds in registers; the number of floating-point operations done.
+
+    Their rate is the most that a kernel of this set can reach.
+
+    Parameters
+    ----------
+    isa : str
+    bits : {32, 64}
+    rounds : int
+        At least 1.
+    """
+    cdef const bp_kernels *kernels = kernels_of(isa, bits // 8)
+    cdef double sink = 0, flops
+    if rounds < 1:
+        raise ValueError(f"rounds: at least 1, got {rounds}")
+    with nogil:
+        flops = kernels.fma_peak(rounds, &sink)
+    return flops
 
 
 def kernel_matmul(isa, a, b, out, bint trans_a=False, bint trans_b=False, int threads=1):

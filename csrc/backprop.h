@@ -75,6 +75,42 @@ void bp_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4]
 void bp_permutation(int64_t n, uint64_t seed, uint64_t epoch, int64_t *out);
 void bp_uniform(int64_t n, uint64_t seed, uint64_t stream, double *out);
 
+/* ------------------------------------------------------------------ words and their vectors (text.c) */
+typedef struct bp_words bp_words;          /* words by number and numbers by word; a word is at least one byte of any kind */
+bp_words *bp_words_new(void);              /* NULL: out of memory */
+void bp_words_free(bp_words *);
+int64_t bp_words_count(const bp_words *);
+const char *bp_words_get(const bp_words *, int64_t i, int64_t *n);            /* n bytes, not terminated */
+int64_t bp_words_find(const bp_words *, const char *word, int64_t n);         /* its number, or -1 */
+int64_t bp_words_add(bp_words *, const char *word, int64_t n);                /* its number, old or new; -1: out of memory */
+
+/* A decimal number at p, [+-] digits [. digits] [e [+-] digits], which ends at a byte that belongs to none: the float64
+ * nearest to it, rounded to float32 (as np.float32(float(text)) is; infinite where it is too large). Returns its end, or
+ * NULL where there is no number. `exact` gives the nearest float64 of the few that
+ * take more than one rounding; they have no sign. */
+typedef double (*bp_exact_fn)(void *arg, const char *begin, const char *end);
+const char *bp_decimal(const char *p, float *out, bp_exact_fn exact, void *arg);
+
+/* Reads word vectors out of a file's bytes, given chunk by chunk.
+ * Text: a line each, the word and `dim` numbers, separated by blanks. Binary: the word, a blank, `dim` little-endian floats. */
+typedef struct bp_vectors bp_vectors;
+typedef struct {
+    int binary, utf8;        /* utf8: words must be valid UTF-8 */
+    int64_t dim;             /* 0: the first line tells (text) */
+    int64_t announced;       /* vectors that a header speaks of; -1: there is none (text) */
+    int64_t line;            /* lines before the first chunk */
+    const bp_words *wanted;  /* only these words; NULL: all. Of other lines of text only the number of fields is looked at */
+    bp_exact_fn exact;
+    void *arg;
+} bp_vectors_args;
+typedef struct { int64_t words, dim, seen, duplicates; } bp_vectors_counts;   /* seen: in the file; the first of equals stays */
+bp_vectors *bp_vectors_new(const bp_vectors_args *);                          /* NULL: out of memory */
+void bp_vectors_free(bp_vectors *);
+/* Takes whole lines, or whole records: how many bytes were taken (the rest comes again, with more), or -1 and a message. */
+int64_t bp_vectors_feed(bp_vectors *, const char *data, int64_t n, char *err, size_t err_size);
+bp_vectors_counts bp_vectors_count(const bp_vectors *);
+void bp_vectors_take(bp_vectors *, bp_words **words, float **matrix);         /* the caller frees both, the matrix with free() */
+
 /* ------------------------------------------------------------------ programs (program.c) */
 typedef struct bp_program bp_program;      /* immutable, shared between threads */
 typedef struct bp_context bp_context;      /* arena and scratch of one run at a time */
@@ -84,9 +120,11 @@ typedef enum {
     BP_OK = 0,
     BP_NOT_FINITE = 1,      /* a CHECK instruction found NaN or infinity; nothing after it has run */
     BP_INTERRUPTED = 2,     /* poll() said stop before the first instruction that writes to parameters */
-    BP_OUT_OF_RANGE = 3     /* a label or a row number is not in range; nothing after it has run */
+    BP_OUT_OF_RANGE = 3,    /* a label or a row number is not in range; nothing after it has run */
+    BP_CALL_FAILED = 4      /* call() said that its operation failed; nothing after it has run */
 } bp_status;
 
+typedef struct { void *data; int64_t bytes; } bp_call_array; /* contiguous */
 typedef struct {
     int64_t rows;            /* rows of this run, 0 <= rows <= capacity */
     void *const *bases;      /* [n_spaces]; bases[0] is ignored (the arena) */
@@ -97,6 +135,10 @@ typedef struct {
     int threads;             /* at most so many threads */
     int (*poll)(void *);     /* called between instructions when 50 ms have passed; non-zero: stop; may be NULL */
     void *poll_arg;
+    /* Runs operation `number` of a CALL: reads arrays [0, inputs), writes all of arrays [inputs, inputs + outputs). On the
+     * thread that runs the program, with its floating-point control state; non-zero: it failed. NULL: every CALL fails. */
+    int (*call)(void *, int64_t number, int inputs, int outputs, const bp_call_array *arrays, int64_t rows);
+    void *call_arg;
 } bp_run_args;
 
 typedef struct {
@@ -157,13 +199,34 @@ bp_run_result bp_fit(const bp_program *, bp_context *, const bp_run_args *, cons
  *           targets operand, g operand (space -1: 1) with its kind (2 COL [n] or 3 SCALAR), loss operand [n] (space -1: none),
  *           dz operand (space -1: none)
  *           loss_i = log sum_j exp z_ij - z_i,y   (or  sum_j t_ij (logsumexp - z_ij));  dz_ij = g_i (softmax(z)_ij sum_j t_ij - t_ij)
- * GATHER:   n (dim), width, limit (dim), table operand, ids operand (int32 [n]), dst operand:  dst[i,:] = table[ids[i],:]
- * SCATTER_ADD: n (dim), width, limit (dim), src operand, ids operand, dst operand:  dst = 0; dst[ids[i],:] += src[i,:], i ascending
+ * GATHER:   n (dim), width, limit (dim), per, mean (0|1), padding, table operand, ids operand (int32 [n]), weights operand ([n];
+ *           space -1: 1), dst operand ([n/per, width])
+ *           dst[i,:] = over j < per of weights[i,j] table[ids[i,j],:], a chain of fma from 0 in the order of j; with mean divided
+ *           by how many ids of row i count (0 where none does). An id that is `padding` (a row number or -1; -2: none) counts
+ *           nowhere. per divides n. per 1 without padding and weights copies rows
+ * SCATTER_ADD: n (dim), width, limit (dim), per, mean, padding, src operand ([n/per, width]), ids operand, weights operand,
+ *           dst operand ([limit, width]):  dst = 0; dst[ids[i,j],:] += c[i,j] src[i,:], one fma each, i and j ascending;
+ *           c[i,j] is weights[i,j], with mean divided by how many ids of row i count. The gradient of GATHER
+ * FIRST:    n (dim), padding, ids operand (any int32), dst operand (int32 [n]):  dst[i] = the smallest j with ids[j] == ids[i];
+ *           -1 where ids[i] is `padding` (-2: none)
+ * ROW_UPDATE: n (dim), width, limit (dim), per, mean, padding, src operand, ids operand, weights operand (as SCATTER_ADD),
+ *           block_rows (at least 1), bytes, gradient (elements), n_tables, for each: table operand ([limit, width]), offset
+ *           (elements), reads (0|1), writes (0|1); map
+ *           An optimiser's step for those rows of the tables that are among the ids; the others are neither read nor written,
+ *           and neither time nor memory grow with `limit`. Space n_spaces is `bytes` bytes of each thread's own here. For the
+ *           different ids, in the order in which they first occur, in blocks of r <= block_rows: at `gradient` lie their rows of
+ *           what SCATTER_ADD gives, [r, width], bit for bit; at a table's offset, where it is read, its rows [r, width]; the map
+ *           runs over [r, width]; tables that are written get their rows back from there. The map's FULL operands lie in space
+ *           n_spaces, its others elsewhere, none is COL or RANDOM, and its rows are block_rows when bounds are checked.
+ *           No two tables may overlap where one is written, nor src or weights with one that is
  * COPY:     ndim, dims[ndim], src (space, offset, strides[ndim]), dst (space, offset, strides[ndim]); strides in elements,
  *           of either sign; a src stride of 0 broadcasts; dst's dimensions nest: no element is written twice
+ * COPY_INT: the fields of COPY; the elements are int32
  * FILL:     count (dim), dst operand, value as the bits of a double
  * ARGMAX:   rows, cols (dims), src operand, dst operand (int32 [rows]); first of equals; NaN counts as largest
  * CHECK:    operand of one real: BP_NOT_FINITE unless it is finite
+ * CALL:     number (0 ...), n_inputs, n_outputs, each: elements (dim), int32 (0|1), operand (contiguous)
+ *           The operation `number` of the run's call(); the program knows no more of it. Never in row blocks
  * ROW_BLOCKS: count (at least 1), bytes. The next `count` instructions run block by block: all of them over rows 0 ... 255 of
  *           the run, then over 256 ... 511, and so on, in no fixed order of blocks. Each must be one of
  *           - row by row: row i of the results is made of row i of what other such instructions make and of what was there

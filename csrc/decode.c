@@ -20,6 +20,7 @@ typedef struct {
     struct use { int read; int64_t written; } *uses; /* by space: does any instruction read it; the first that writes to it */
     int64_t instr;                           /* the number of the instruction, or -1 */
     int64_t governed, block_bytes, ids;      /* instructions left of a ROW_BLOCKS; its bytes; row numbers of them so far */
+    int own;                                 /* a map of ROW_UPDATE is read, which has a space of the thread's own too */
     char where[64];                          /* what is read, for messages */
     int failed;                              /* the first failure is kept, and everything after it reads as 0 */
     char *err;
@@ -138,7 +139,7 @@ static void check_extent(reader *d, const char *field, const bp_operand *o, int6
         return;
     }
     if (is_private(d, o)) {
-        if (d->governed == 0)
+        if (d->governed == 0 && !d->own)
             fail(d, "%s: space %lld is for row blocks", field, (long long)o->space);
         if (low < 0 || high > d->block_bytes / bytes)
             fail(d, "%s: elements %lld ... %lld of the rows of a block, which has %lld", field, (long long)low, (long long)high,
@@ -473,6 +474,15 @@ static void read_reduce(reader *d, bp_instr *in)
         d->p->max_reduce = results;
 }
 
+/* Bytes of each thread's own: space n_spaces of a ROW_BLOCKS or a ROW_UPDATE. */
+static void need_private(reader *d, int64_t bytes)
+{
+    d->block_bytes = bytes;
+    d->p->row_blocks = 1;
+    if (bytes > d->p->block_bytes)
+        d->p->block_bytes = bytes;
+}
+
 /* Private room for n row numbers at `ids`: in row blocks, those of all instructions are there at once. */
 static void need_ids(reader *d, bp_instr *in, const bp_operand *ids, int64_t n)
 {
@@ -512,27 +522,157 @@ static void read_softmax_ce(reader *d, bp_instr *in)
         check_matrix(d, "dz", &in->u.softmax.dz, n, classes, bytes, WRITE);
 }
 
+/* The fields that the instructions of rows.c begin with, n to padding. */
+static void read_lookup_sizes(reader *d, bp_instr *in)
+{
+    in->u.lookup.n = dim(d, "n");
+    in->u.lookup.width = word(d, "width", 0, MAX_DIM);
+    in->u.lookup.limit = dim(d, "limit");
+    in->u.lookup.per = word(d, "per", 1, MAX_DIM);
+    in->u.lookup.mean = small(d, "mean", 0, 1);
+    in->u.lookup.padding = word(d, "padding", -2, INT32_MAX);
+    if (in->u.lookup.padding == -2)
+        in->u.lookup.padding = BP_NO_PADDING;
+    if (!d->failed && in->u.lookup.n % in->u.lookup.per)
+        fail(d, "n: %lld is not a multiple of per %lld", (long long)in->u.lookup.n, (long long)in->u.lookup.per);
+}
+
+/* Operands of theirs: row numbers and weights [n], and the matrix [n / per, width] beside them. */
+static void check_lookup(reader *d, bp_instr *in, const char *rows, int use)
+{
+    const int64_t n = in->u.lookup.n, width = in->u.lookup.width;
+    if (d->failed)
+        return;
+    need_ids(d, in, &in->u.lookup.ids, n);
+    product(d, "limit times width", most(d, in->u.lookup.limit), width);
+    product(d, "n times width", most(d, n), width);
+    check_vector(d, "ids", &in->u.lookup.ids, n, 4, READ);
+    if (in->u.lookup.weights.space >= 0)
+        check_vector(d, "weights", &in->u.lookup.weights, n, d->p->real_bytes, READ);
+    check_matrix(d, rows, &in->u.lookup.rows, n / in->u.lookup.per, width, d->p->real_bytes, use);
+}
+
 static void read_lookup(reader *d, bp_instr *in)
 {
-    const int gather = in->op == BP_INSTR_GATHER, bytes = d->p->real_bytes;
-    const int64_t n = in->u.lookup.n = dim(d, "n"), width = in->u.lookup.width = word(d, "width", 0, MAX_DIM);
-    const int64_t limit = in->u.lookup.limit = dim(d, "limit");
+    const int gather = in->op == BP_INSTR_GATHER;
+    read_lookup_sizes(d, in);
     bp_operand first = operand(d, gather ? "table" : "src");
     in->u.lookup.ids = operand(d, "ids");
+    in->u.lookup.weights = operand(d, "weights");
     bp_operand last = operand(d, "dst");
     in->u.lookup.table = gather ? first : last;
     in->u.lookup.rows = gather ? last : first;
-    need_ids(d, in, &in->u.lookup.ids, n);
-    product(d, "limit times width", most(d, limit), width);
-    product(d, "n times width", most(d, n), width);
-    check_matrix(d, gather ? "table" : "dst", &in->u.lookup.table, limit, width, bytes, gather ? READ : WRITE);
+    check_lookup(d, in, gather ? "dst" : "src", gather ? WRITE : READ);
+    check_matrix(d, gather ? "table" : "dst", &in->u.lookup.table, in->u.lookup.limit, in->u.lookup.width, d->p->real_bytes,
+                 gather ? READ : WRITE);
+}
+
+/* Scratch for n (a dim) row numbers, which positions count in int32. */
+static void need_row_scratch(reader *d, int64_t n, int coefficients)
+{
+    const int64_t count = most(d, n);
+    if (count > INT32_MAX / 4) {
+        fail(d, "n: %lld are too many", (long long)count);
+        return;
+    }
+    if (bp_row_ints(count) > d->p->max_row_ints)
+        d->p->max_row_ints = bp_row_ints(count);
+    if (coefficients && count > d->p->max_row_reals)
+        d->p->max_row_reals = count;
+}
+
+static void read_first(reader *d, bp_instr *in)
+{
+    const int64_t n = in->u.lookup.n = dim(d, "n");
+    in->u.lookup.padding = word(d, "padding", INT32_MIN, INT32_MAX);
+    if (in->u.lookup.padding == -2)
+        in->u.lookup.padding = BP_NO_PADDING;
+    in->u.lookup.ids = operand(d, "ids");
+    in->u.lookup.rows = operand(d, "dst");
     check_vector(d, "ids", &in->u.lookup.ids, n, 4, READ);
-    check_matrix(d, gather ? "dst" : "src", &in->u.lookup.rows, n, width, bytes, gather ? WRITE : READ);
+    check_vector(d, "dst", &in->u.lookup.rows, n, 4, WRITE);
+    need_row_scratch(d, n, 0);
+}
+
+/* Whether [rows, cols] of a and [rows_b, cols_b] of b, dims, share memory or lie in each other's gaps. */
+static int overlap(const reader *d, const bp_operand *a, int64_t rows, int64_t cols, const bp_operand *b, int64_t rows_b,
+                   int64_t cols_b)
+{
+    const int64_t m = most(d, rows), n = most(d, rows_b);
+    return a->space == b->space && m > 0 && n > 0 && cols > 0 && cols_b > 0 && a->offset < b->offset + (n - 1) * b->ld + cols_b &&
+           b->offset < a->offset + (m - 1) * a->ld + cols;
+}
+
+/* The map of ROW_UPDATE: whole rows in the thread's own space, the rest elsewhere, nothing that goes by the number of a row. */
+static void read_update_map(reader *d, bp_instr *in)
+{
+    d->own = 1;
+    in->map = map_of(d, in->u.lookup.block_rows, in->u.lookup.width, 0);
+    d->own = 0;
+    if (d->failed)
+        return;
+    if (!in->map)
+        fail(d, "map: there is none");
+    for (int i = 0; !d->failed && i < in->map->n_loads; i++)
+        if (in->map->loads[i].kind == BP_COL || (in->map->loads[i].kind == BP_FULL) != is_private(d, &in->map->loads[i].at))
+            fail(d, "load %d of its map: FULL ones lie in space %d, ROW and SCALAR elsewhere, no COL", i, d->p->n_spaces);
+    for (int i = 0; !d->failed && i < in->map->n_ops; i++)
+        if (in->map->ops[i].op == BP_MAP_RANDOM)
+            fail(d, "map: random numbers go by rows of the run");
+    for (int i = 0; !d->failed && i < in->map->n_stores; i++)
+        if (!is_private(d, &in->map->stores[i].at))
+            fail(d, "store %d of its map: not in space %d", i, d->p->n_spaces);
+}
+
+static void read_row_update(reader *d, bp_instr *in)
+{
+    const int bytes = d->p->real_bytes;
+    read_lookup_sizes(d, in);
+    in->u.lookup.rows = operand(d, "src");
+    in->u.lookup.ids = operand(d, "ids");
+    in->u.lookup.weights = operand(d, "weights");
+    const int64_t width = in->u.lookup.width, limit = in->u.lookup.limit, per = in->u.lookup.per;
+    check_lookup(d, in, "src", READ);
+    need_row_scratch(d, in->u.lookup.n, in->u.lookup.mean || in->u.lookup.weights.space >= 0);
+    in->u.lookup.block_rows = word(d, "block_rows", 1, MAX_DIM);
+    need_private(d, word(d, "bytes", 0, MAX_ARENA));
+    const int64_t size = product(d, "block_rows times width", in->u.lookup.block_rows, width), room = d->block_bytes / bytes;
+    in->u.lookup.gradient = word(d, "gradient", 0, room);
+    if (size > room - in->u.lookup.gradient)
+        fail(d, "gradient: elements %lld ... %lld of %lld", (long long)in->u.lookup.gradient,
+             (long long)(in->u.lookup.gradient + size), (long long)room);
+    const int n = in->u.lookup.n_tables = small(d, "number of tables", 1, MAX_SMALL);
+    bp_row_table *tables = in->u.lookup.tables = take(d, n, sizeof *tables);
+    for (int i = 0; i < n && !d->failed; i++) {
+        bp_row_table *t = &tables[i];
+        t->at = operand(d, "table");
+        t->offset = word(d, "offset of table", 0, room);
+        t->reads = small(d, "reads", 0, 1);
+        t->writes = small(d, "writes", 0, 1);
+        check_matrix(d, "table", &t->at, limit, width, bytes, READ); /* rows that are not among the ids stay: it is state */
+        if (t->writes)
+            check_matrix(d, "table", &t->at, limit, width, bytes, WRITE);
+        if (size > room - t->offset)
+            fail(d, "offset of table: elements %lld ... %lld of %lld", (long long)t->offset, (long long)(t->offset + size),
+                 (long long)room);
+        if (size > 0 && magnitude(t->offset - in->u.lookup.gradient) < size)
+            fail(d, "offset of table: overlaps the gradient");
+        for (int j = 0; j < i && !d->failed; j++) {
+            if (size > 0 && magnitude(t->offset - tables[j].offset) < size)
+                fail(d, "offset of table: overlaps that of table %d", j);
+            if ((t->writes || tables[j].writes) && overlap(d, &t->at, limit, width, &tables[j].at, limit, width))
+                fail(d, "table: overlaps table %d", j);
+        }
+        if (t->writes && (overlap(d, &t->at, limit, width, &in->u.lookup.rows, in->u.lookup.n / per, width) ||
+                          overlap(d, &t->at, limit, width, &in->u.lookup.weights, 1, most(d, in->u.lookup.n))))
+            fail(d, "table: overlaps src or weights");
+    }
+    read_update_map(d, in);
 }
 
 /* Elements from the first to the last of a strided array, about its offset. */
 static void check_strides(reader *d, const char *field, bp_operand *o, int nd, const int64_t *dims, const int64_t *strides,
-                          int use)
+                          int bytes, int use)
 {
     int64_t low = o->offset, high = o->offset;
     for (int i = 0; i < nd; i++) {
@@ -542,14 +682,14 @@ static void check_strides(reader *d, const char *field, bp_operand *o, int nd, c
             set_block(d, field, o, dims[i], strides[i]);
         if (n == 0) {
             low = high = o->offset;
-            check_extent(d, field, o, low, high, d->p->real_bytes, use);
+            check_extent(d, field, o, low, high, bytes, use);
             return;
         }
         int64_t *side = strides[i] < 0 ? &low : &high;
         if (__builtin_mul_overflow(n - 1, strides[i], &reach) || __builtin_add_overflow(*side, reach, side))
             fail(d, "%s: stride %lld is too large", field, (long long)strides[i]);
     }
-    check_extent(d, field, o, low, high < INT64_MAX ? high + 1 : high, d->p->real_bytes, use);
+    check_extent(d, field, o, low, high < INT64_MAX ? high + 1 : high, bytes, use);
 }
 
 static void swap(int64_t *a, int64_t *b)
@@ -587,7 +727,7 @@ static void normalise_copy(bp_instr *in)
 static void read_copy(reader *d, bp_instr *in)
 {
     int64_t *dims = in->u.copy.dims, *ds = in->u.copy.ds, total = 1, reach = 0;
-    const int nd = in->u.copy.nd = small(d, "ndim", 0, BP_MAX_DIMS);
+    const int nd = in->u.copy.nd = small(d, "ndim", 0, BP_MAX_DIMS), bytes = in->op == BP_INSTR_COPY_INT ? 4 : d->p->real_bytes;
     for (int i = 0; i < nd; i++) {
         dims[i] = dim(d, "dims");
         total = product(d, "dims", total, most(d, dims[i]));
@@ -600,8 +740,8 @@ static void read_copy(reader *d, bp_instr *in)
     in->u.copy.dst.offset = word(d, "offset of dst", 0, MAX_PRODUCT);
     for (int i = 0; i < nd; i++)
         ds[i] = word(d, "strides of dst", -MAX_PRODUCT, MAX_PRODUCT);
-    check_strides(d, "src", &in->u.copy.src, nd, dims, in->u.copy.ss, READ);
-    check_strides(d, "dst", &in->u.copy.dst, nd, dims, ds, WRITE);
+    check_strides(d, "src", &in->u.copy.src, nd, dims, in->u.copy.ss, bytes, READ);
+    check_strides(d, "dst", &in->u.copy.dst, nd, dims, ds, bytes, WRITE);
     if (d->failed)
         return;
     if (total == 0) {
@@ -628,16 +768,35 @@ static void read_copy(reader *d, bp_instr *in)
         }
 }
 
+static void read_call(reader *d, bp_instr *in)
+{
+    in->u.call.number = word(d, "number", 0, MAX_SMALL);
+    const int inputs = in->u.call.inputs = small(d, "n_inputs", 0, MAX_SMALL);
+    const int outputs = in->u.call.outputs = small(d, "n_outputs", 0, MAX_SMALL), n = inputs + outputs;
+    in->u.call.operands = take(d, n, sizeof *in->u.call.operands);
+    for (int i = 0; i < n && !d->failed; i++) {
+        bp_call_operand *o = &in->u.call.operands[i];
+        char field[32];
+        snprintf(field, sizeof field, "%s %d", i < inputs ? "input" : "output", i < inputs ? i : i - inputs);
+        o->elements = dim(d, field);
+        o->integer = small(d, "int32", 0, 1);
+        o->bytes = o->integer ? 4 : d->p->real_bytes;
+        o->at = operand(d, field);
+        check_vector(d, field, &o->at, o->elements, o->bytes, i < inputs ? READ : WRITE);
+    }
+    if (n > d->p->max_call)
+        d->p->max_call = n;
+    if (in->u.call.number >= d->p->n_calls)
+        d->p->n_calls = in->u.call.number + 1;
+}
+
 /* ------------------------------------------------------------------ row blocks */
 
 static void read_row_blocks(reader *d, bp_instr *in)
 {
     const int64_t count = in->u.row_blocks.count = word(d, "count", 1, d->p->n_instrs - 1 - d->instr);
-    d->block_bytes = word(d, "bytes", 0, MAX_ARENA);
+    need_private(d, word(d, "bytes", 0, MAX_ARENA));
     d->ids = 0;
-    d->p->row_blocks = 1;
-    if (d->block_bytes > d->p->block_bytes)
-        d->p->block_bytes = d->block_bytes;
     d->governed = d->failed ? 0 : count;
 }
 
@@ -679,6 +838,7 @@ static void check_governed(reader *d, bp_instr *in)
     case BP_INSTR_GATHER: ok = in->u.lookup.n < 0 && in->u.lookup.limit >= 0; break;
     case BP_INSTR_FILL: ok = in->u.fill.count < 0; break;
     case BP_INSTR_COPY:
+    case BP_INSTR_COPY_INT:
         for (int i = 0; i < in->u.copy.nd; i++)
             by_rows += in->u.copy.dims[i] < 0;
         ok = by_rows == 1;
@@ -721,7 +881,11 @@ static void read_instr(reader *d, bp_instr *in)
     case BP_INSTR_SOFTMAX_CE: read_softmax_ce(d, in); break;
     case BP_INSTR_GATHER:
     case BP_INSTR_SCATTER_ADD: read_lookup(d, in); break;
-    case BP_INSTR_COPY: read_copy(d, in); break;
+    case BP_INSTR_FIRST: read_first(d, in); break;
+    case BP_INSTR_ROW_UPDATE: read_row_update(d, in); break;
+    case BP_INSTR_COPY:
+    case BP_INSTR_COPY_INT: read_copy(d, in); break;
+    case BP_INSTR_CALL: read_call(d, in); break;
     case BP_INSTR_FILL:
         in->u.fill.count = dim(d, "count");
         in->u.fill.dst = operand(d, "dst");

@@ -4,12 +4,6 @@
 
 #include <string.h>
 
-#if defined(__GNUC__)
-#define PREFETCH(p) __builtin_prefetch(p)
-#else
-#define PREFETCH(p) ((void)(p))
-#endif
-
 enum { AHEAD = 8 }; /* rows that a gather asks for in advance: main memory takes about as long as so many short rows */
 
 typedef struct { const bp_feed *feed; char *to; } gathering;
@@ -24,7 +18,7 @@ static void gather_rows(const bp_job *j, int thread, int64_t low, int64_t high)
     char *to = g->to + low * bytes;
     for (int64_t i = low; i < high; i++, to += bytes) {
         if (i + AHEAD < high)
-            PREFETCH(from + order[i + AHEAD] * stride);
+            BP_PREFETCH(from + order[i + AHEAD] * stride);
         const char *row = from + order[i] * stride;
         if (bytes == 4) /* labels: a copy of known size is one instruction */
             memcpy(to, row, 4);

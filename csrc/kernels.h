@@ -45,11 +45,17 @@ struct bp_kernels {
      * them as evenly as they go. */
     void (*pack_a)(int64_t m, int64_t k, const void *a, int64_t rsa, int64_t csa, void *dst);
     void (*pack_b)(int64_t k, int64_t n, const void *b, int64_t rsb, int64_t csb, void *dst);
+    /* `rounds` rounds of independent fma in registers: the set's peak. Returns the floating-point operations done. */
+    double (*fma_peak)(int64_t rounds, double *sink);
 
     /* dst[i] = over j of src[i*ld + j]: logical lanes j % 32 within chunks of 4096, folded by halves; chunks pairwise. */
     void (*reduce_rows)(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *dst);
     /* dst[j] = over i of src[i*ld + j]: per block of 256 rows 4 lanes i % 4, (l0 + l1) + (l2 + l3); blocks in order. */
     void (*reduce_cols)(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *dst);
+
+    /* dst[0 .. width) = over t < n, ascending, of c[t] src[rows[t]*ld + 0 .. width): a chain of fma from 0. c may be NULL: 1;
+     * a row number that is negative is skipped. dst overlaps none of the others. */
+    void (*sum_rows)(int64_t n, int64_t width, const void *src, int64_t ld, const int32_t *rows, const void *c, void *dst);
 
     /* SOFTMAX_CE of backprop.h over rows [0, rows); z and dz have leading dimension ld; labels are already in range.
      * labels or probs is NULL; g_step is 0 (one number) or 1; loss, dz, g may be NULL. */

@@ -28,6 +28,8 @@ enum {
      * while it is small in L2, or the rows that use a packed copy are few. */
     PACK_A_COLUMNS = 128,
     PACK_A_STRIDE = 1 << 10,
+    PACK_ROWS_COLUMNS = 768, /* and row by row where the rows meet in the same sets of L1 and many columns use the copy */
+    PACK_ROWS_STRIDE = 3 << 10,
     PACK_B_ROWS = 48,
     PACK_B_BYTES = 96 << 10,
 };
@@ -100,7 +102,8 @@ static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, v
     s.b_transposed = m == 1 && g->rsb == 1 && s.g.csb != 1;
     if (s.swapped || s.b_transposed) s.pack_b = 0;
     else s.pack_b = s.g.csb != 1 || (m >= PACK_B_ROWS && kc * s.g.rsb * t->real_bytes > PACK_B_BYTES);
-    s.pack_a = s.g.rsa == 1 && m > 1 && n >= PACK_A_COLUMNS && s.g.csa * t->real_bytes >= PACK_A_STRIDE;
+    s.pack_a = s.g.rsa == 1 ? m > 1 && n >= PACK_A_COLUMNS && s.g.csa * t->real_bytes >= PACK_A_STRIDE
+                            : m >= PACK_B_ROWS && n >= PACK_ROWS_COLUMNS && s.g.rsa * t->real_bytes >= PACK_ROWS_STRIDE;
     s.keep_b = s.pack_b && s.blocks_m >= 2 * threads && round_up(s.nc, t->nr) * k * t->real_bytes <= KEEP_BYTES;
     scratch_bytes(t, block_rows(t, min64(n, NC)), m, n, k, &s.a_bytes, &s.b_bytes, &s.c_bytes);
     return s;

@@ -61,6 +61,9 @@ static size_t lay_out(bp_context *x, char *base)
     x->regs = carve(base, &used, threads * p->max_regs, BP_REG_BYTES);
     x->reduced = carve(base, &used, p->max_reduce, (size_t)real);
     x->ids = carve(base, &used, p->max_ids, sizeof *x->ids);
+    x->row_ints = carve(base, &used, p->max_row_ints, sizeof *x->row_ints);
+    x->row_reals = carve(base, &used, p->max_row_reals, (size_t)real);
+    x->call_arrays = carve(base, &used, p->max_call, sizeof *x->call_arrays);
     int fed = 0;
     for (int i = 1; i < p->n_spaces; i++)
         if (!p->spaces[i].writable && p->spaces[i].elements < 0) {
@@ -156,7 +159,13 @@ static double predict(const bp_context *x, const bp_instr *in)
         ns = (double)dim_now(x, in->u.lookup.n) * (5 + 0.2 * (double)in->u.lookup.width) +
              0.1 * (double)dim_now(x, in->u.lookup.limit) * (double)in->u.lookup.width;
         break;
+    case BP_INSTR_FIRST: ns = 5 * (double)dim_now(x, in->u.lookup.n); break;
+    case BP_INSTR_ROW_UPDATE: /* most row numbers are different */
+        ns = (double)dim_now(x, in->u.lookup.n) *
+             (20 + (double)in->u.lookup.width * (0.2 + 0.2 * (double)in->u.lookup.n_tables + map));
+        break;
     case BP_INSTR_COPY:
+    case BP_INSTR_COPY_INT:
         ns = 0.4;
         for (int i = 0; i < in->u.copy.nd; i++)
             ns *= (double)dim_now(x, in->u.copy.dims[i]);
@@ -303,18 +312,21 @@ static void run_reduce(bp_context *x, const bp_instr *in, int threads)
     bp_share(&j, reduce_part, threads, cols ? 64 : 1);
 }
 
-/* The private copy to[n] = ids[n]; 0 and the first that is not in [0, limit) where there is one. */
-static int copy_ids(bp_context *x, const bp_operand *ids, int64_t n, int64_t limit, int32_t *to, bp_run_result *result)
+/* The private copy to[n] = ids[n], with -1 for padding; 0 and the first that is not in [0, limit) where there is one. */
+static int copy_ids(bp_context *x, const bp_operand *ids, int64_t n, int64_t limit, int64_t padding, int32_t *to,
+                    bp_run_result *result)
 {
     memcpy(to, bp_at(x, ids, 4), (size_t)n * 4);
     int bad = 0;
     for (int64_t i = 0; i < n; i++)
-        bad |= to[i] < 0 || to[i] >= limit;
+        bad |= (to[i] < 0 || to[i] >= limit) && to[i] != padding;
     for (int64_t i = 0; bad && i < n; i++)
-        if (to[i] < 0 || to[i] >= limit) {
+        if ((to[i] < 0 || to[i] >= limit) && to[i] != padding) {
             *result = (bp_run_result){BP_OUT_OF_RANGE, result->instruction, to[i], limit};
             break;
         }
+    for (int64_t i = 0; padding != BP_NO_PADDING && i < n; i++)
+        to[i] = to[i] == padding ? -1 : to[i];
     return !bad;
 }
 
@@ -324,18 +336,14 @@ static int prepare_ids(bp_context *x, const bp_instr *in, bp_run_result *result)
     switch (in->op) {
     case BP_INSTR_SOFTMAX_CE:
         return in->u.softmax.targets_kind != 0 || copy_ids(x, &in->u.softmax.targets, dim_now(x, in->u.softmax.n),
-                                                           in->u.softmax.classes, x->ids + in->ids, result);
+                                                           in->u.softmax.classes, BP_NO_PADDING, x->ids + in->ids, result);
     case BP_INSTR_GATHER:
     case BP_INSTR_SCATTER_ADD:
-        return copy_ids(x, &in->u.lookup.ids, dim_now(x, in->u.lookup.n), dim_now(x, in->u.lookup.limit), x->ids + in->ids, result);
+    case BP_INSTR_ROW_UPDATE:
+        return copy_ids(x, &in->u.lookup.ids, dim_now(x, in->u.lookup.n), dim_now(x, in->u.lookup.limit), in->u.lookup.padding,
+                        x->ids + in->ids, result);
     default: return 1;
     }
-}
-
-/* The copy of ids[0 ...] of the rows that run. */
-static const int32_t *ids_now(const bp_context *x, const bp_instr *in, const bp_operand *ids)
-{
-    return x->ids + in->ids + x->block * ids->block;
 }
 
 static void softmax_part(const bp_job *j, int thread, int64_t low, int64_t high)
@@ -346,47 +354,12 @@ static void softmax_part(const bp_job *j, int thread, int64_t low, int64_t high)
     const int64_t size = x->p->real_bytes, classes = in->u.softmax.classes;
     const bp_operand *z = &in->u.softmax.z, *g = &in->u.softmax.g, *loss = &in->u.softmax.loss, *dz = &in->u.softmax.dz;
     const int labels = in->u.softmax.targets_kind == 0, g_step = g->space >= 0 && in->u.softmax.g_kind == BP_COL;
-    x->k->softmax_ce(high - low, classes, at(bp_at(x, z, size), low * z->ld, size), z->ld, labels ? ids_now(x, in, &in->u.softmax.targets) + low : NULL,
+    x->k->softmax_ce(high - low, classes, at(bp_at(x, z, size), low * z->ld, size), z->ld,
+                     labels ? bp_ids_now(x, in, &in->u.softmax.targets) + low : NULL,
                      labels ? NULL : at(bp_at(x, &in->u.softmax.targets, size), low * classes, size),
                      g->space < 0 ? NULL : at(bp_at(x, g, size), low * g_step, size), g_step,
                      loss->space < 0 ? NULL : (char *)bp_at(x, loss, size) + low * size,
                      dz->space < 0 ? NULL : (char *)bp_at(x, dz, size) + low * dz->ld * size, dz->ld);
-}
-
-/* rows[i, :] = table[ids[i], :] */
-static void gather_part(const bp_job *j, int thread, int64_t low, int64_t high)
-{
-    (void)thread;
-    const bp_context *x = j->x;
-    const bp_operand *rows = &j->in->u.lookup.rows, *table = &j->in->u.lookup.table;
-    const int64_t size = x->p->real_bytes, step = rows->ld * size, table_step = table->ld * size;
-    char *to = (char *)bp_at(x, rows, size);
-    const char *from = bp_at(x, table, size);
-    const size_t bytes = (size_t)(j->in->u.lookup.width * size);
-    const int32_t *ids = ids_now(x, j->in, &j->in->u.lookup.ids);
-    for (int64_t i = low; i < high; i++)
-        memcpy(to + i * step, from + ids[i] * table_step, bytes);
-}
-
-/* table[:, low:high] = 0; table[ids[i], low:high] += rows[i, low:high], i ascending */
-static void scatter_part(const bp_job *j, int thread, int64_t low, int64_t high)
-{
-    (void)thread;
-    const bp_context *x = j->x;
-    const bp_operand *rows = &j->in->u.lookup.rows, *table = &j->in->u.lookup.table;
-    const int64_t size = x->p->real_bytes, step = table->ld * size, n = dim_now(x, j->in->u.lookup.n);
-    const int64_t limit = dim_now(x, j->in->u.lookup.limit);
-    char *to = (char *)bp_at(x, table, size) + low * size;
-    const char *from = at(bp_at(x, rows, size), low, size);
-    if (table->ld == high - low)
-        memset(to, 0, (size_t)(limit * step));
-    else
-        for (int64_t i = 0; i < limit; i++)
-            memset(to + i * step, 0, (size_t)((high - low) * size));
-    for (int64_t i = 0; i < n; i++) {
-        char *row = to + x->ids[i] * step;
-        x->k->map[BP_MAP_ADD][0](high - low, row, row, from + i * rows->ld * size, NULL);
-    }
 }
 
 /* dst[sum of i_d ds[d]] = src[sum of i_d ss[d]]; the dimensions as decode.c arranges them */
@@ -410,15 +383,15 @@ static void scatter_part(const bp_job *j, int thread, int64_t low, int64_t high)
             for (int64_t i = 0; i < n; i++)                                                                          \
                 name(nd - 1, dims + 1, src + i * ss[0], ss + 1, dst + i * ds[0], ds + 1);                            \
     }
-COPY_STRIDED(copy_f32, float)
-COPY_STRIDED(copy_f64, double)
+COPY_STRIDED(copy_4, uint32_t) /* bits: float, int32 */
+COPY_STRIDED(copy_8, uint64_t)
 
 static void copy_part(const bp_job *j, int thread, int64_t low, int64_t high)
 {
     (void)thread;
     const bp_context *x = j->x;
     const int nd = j->in->u.copy.nd;
-    const int64_t *ss = j->in->u.copy.ss, *ds = j->in->u.copy.ds, size = x->p->real_bytes;
+    const int64_t *ss = j->in->u.copy.ss, *ds = j->in->u.copy.ds, size = j->in->op == BP_INSTR_COPY_INT ? 4 : x->p->real_bytes;
     int64_t dims[BP_MAX_DIMS];
     for (int i = 0; i < nd; i++)
         dims[i] = dim_now(x, j->in->u.copy.dims[i]);
@@ -426,9 +399,9 @@ static void copy_part(const bp_job *j, int thread, int64_t low, int64_t high)
     const char *src = at(bp_at(x, &j->in->u.copy.src, size), low * ss[0], size);
     char *dst = (char *)bp_at(x, &j->in->u.copy.dst, size) + low * ds[0] * size;
     if (size == 4)
-        copy_f32(nd, dims, (const float *)src, ss, (float *)dst, ds);
+        copy_4(nd, dims, (const uint32_t *)src, ss, (uint32_t *)dst, ds);
     else
-        copy_f64(nd, dims, (const double *)src, ss, (double *)dst, ds);
+        copy_8(nd, dims, (const uint64_t *)src, ss, (uint64_t *)dst, ds);
 }
 
 static void fill_part(const bp_job *j, int thread, int64_t low, int64_t high)
@@ -474,6 +447,24 @@ static int is_finite(const bp_context *x, const bp_operand *o)
     return isfinite(x->p->real_bytes == 4 ? *(const float *)value : *(const double *)value) != 0;
 }
 
+/* Hands the arrays of a CALL over; 0 where the operation failed. It is code of the user's, and may run programs itself. */
+static int run_call(bp_context *x, const bp_instr *in)
+{
+    const int n = in->u.call.inputs + in->u.call.outputs;
+    for (int i = 0; i < n; i++) {
+        const bp_call_operand *o = &in->u.call.operands[i];
+        x->call_arrays[i] = (bp_call_array){bp_at(x, &o->at, o->bytes), dim_now(x, o->elements) * o->bytes};
+    }
+    if (!x->args.call)
+        return 0;
+    bp_fp_leave(x->fp_saved);
+    const int failed = x->args.call(x->args.call_arg, in->u.call.number, in->u.call.inputs, in->u.call.outputs, x->call_arrays,
+                                    x->args.rows);
+    x->fp_saved = bp_fp_enter(x->args.flush);
+    x->unclocked_ns += 1e6; /* it took nobody knows how long: look at the clock */
+    return !failed;
+}
+
 /* Rows (or, of a single row, columns) [low, high) of dst[m, n] = part[0] + part[1] + ..., and the map over them. */
 static void sum_blocks_part(const bp_job *j, int thread, int64_t low, int64_t high)
 {
@@ -509,14 +500,11 @@ static void run_instr(bp_context *x, const bp_instr *in, int threads)
         bp_share(&j, softmax_part, threads, 1);
         break;
     case BP_INSTR_GATHER:
-        j.total = dim_now(x, in->u.lookup.n);
-        bp_share(&j, gather_part, threads, 1);
-        break;
     case BP_INSTR_SCATTER_ADD:
-        j.total = in->u.lookup.width; /* columns: rows of the table may be touched twice */
-        bp_share(&j, scatter_part, threads, 16);
-        break;
+    case BP_INSTR_FIRST:
+    case BP_INSTR_ROW_UPDATE: bp_run_rows(x, in, threads); break;
     case BP_INSTR_COPY:
+    case BP_INSTR_COPY_INT:
         j.total = dim_now(x, in->u.copy.dims[0]);
         bp_share(&j, copy_part, threads, 1);
         break;
@@ -569,7 +557,7 @@ static int stopped(bp_context *x)
 
 typedef struct { bp_context *x; const bp_instr *first; int64_t count, block; } block_run;
 
-static void start_worker(bp_context *x, int thread)
+void bp_start_worker(bp_context *x, int thread)
 {
     const bp_program *p = x->p;
     bp_context *w = &x->workers[thread];
@@ -582,6 +570,7 @@ static void start_worker(bp_context *x, int thread)
     w->regs = x->regs + (int64_t)thread * p->max_regs * BP_REG_BYTES;
     w->gemm = x->gemm + (size_t)thread * x->block_gemm;
     w->ids = x->ids;
+    w->block = 0;
 }
 
 static void run_block(void *arg, int64_t task, int thread)
@@ -608,7 +597,7 @@ static int run_row_blocks(bp_context *x, const bp_instr *in, const bp_plan *plan
     }
     result->instruction = number;
     for (int t = 0; t < plan->threads; t++)
-        start_worker(x, t);
+        bp_start_worker(x, t);
     const double ns = plan->ns / (double)blocks;
     const double turn = 1 + 1e7 * plan->threads / (ns + 1); /* blocks between looks at the clock: some 10 ms */
     for (int64_t left = blocks; left > 0; left = blocks - r.block) {
@@ -662,6 +651,10 @@ bp_run_result bp_context_run(bp_context *x)
         }
         if (in->op == BP_INSTR_CHECK && !is_finite(x, &in->u.check.at)) {
             result.status = BP_NOT_FINITE;
+            return result;
+        }
+        if (in->op == BP_INSTR_CALL && !run_call(x, in)) {
+            result.status = BP_CALL_FAILED;
             return result;
         }
         if (!prepare_ids(x, in, &result))

@@ -1,5 +1,5 @@
 /* program.h: what the files of the executor share. decode.c turns words into these structures and checks everything;
- * program.c makes contexts and runs; map.c runs elementwise programs; fit.c runs many steps. */
+ * program.c makes contexts and runs; map.c runs elementwise programs; rows.c what goes by row numbers; fit.c many steps. */
 #ifndef BP_PROGRAM_H
 #define BP_PROGRAM_H
 
@@ -7,6 +7,14 @@
 
 enum { BP_MAGIC = 0x62703031, BP_MAX_DIMS = 8 };
 enum { BP_FULL, BP_ROW, BP_COL, BP_SCALAR }; /* kinds of load */
+
+static const int64_t BP_NO_PADDING = INT64_MIN; /* no row number */
+
+#if defined(__GNUC__)
+#define BP_PREFETCH(p) __builtin_prefetch(p)
+#else
+#define BP_PREFETCH(p) ((void)(p))
+#endif
 
 /* A dim word: a fixed size, or (-d) times the number of rows. */
 static inline int64_t bp_dim_at(int64_t d, int64_t rows) { return d >= 0 ? d : -d * rows; }
@@ -18,6 +26,9 @@ static inline int64_t bp_row_blocks(int64_t rows) { return rows <= BP_ROW_BLOCK 
 /* space -1: none; block: elements from a row block to the next, where ROW_BLOCKS governs the instruction */
 typedef struct { int64_t space, offset, ld, block; } bp_operand;
 typedef struct { int element_bytes, writable; int64_t elements; } bp_space; /* elements: a dim */
+/* A table of ROW_UPDATE; offset: where its rows lie in space n_spaces, in elements */
+typedef struct { bp_operand at; int64_t offset; int reads, writes; } bp_row_table;
+typedef struct { int64_t elements; int integer, bytes; bp_operand at; } bp_call_operand; /* of a CALL; elements: a dim */
 
 /* ------------------------------------------------------------------ elementwise programs
  * A slot is a value of the map: its loads come first, then the results of its operations. A register is a buffer of one
@@ -56,11 +67,18 @@ typedef struct {
         struct { int64_t rows, cols; } map;
         struct { int kind; int64_t outer, r, inner; bp_operand src, dst; } reduce;
         struct { int64_t n, classes; int targets_kind, g_kind; bp_operand z, targets, g, loss, dz; } softmax;
-        struct { int64_t n, width, limit; bp_operand table, ids, rows; } lookup; /* GATHER, SCATTER_ADD; rows[n, width] */
+        struct {              /* GATHER, SCATTER_ADD; FIRST has n, padding, ids, and rows for dst; ROW_UPDATE has no `table` */
+            int64_t n, width, limit, per, padding;
+            bp_operand table, ids, weights, rows; /* rows[n / per, width] */
+            int64_t block_rows, gradient;         /* ROW_UPDATE */
+            int mean, n_tables;
+            bp_row_table *tables;
+        } lookup;
         struct { int nd; int64_t dims[BP_MAX_DIMS]; bp_operand src, dst; int64_t ss[BP_MAX_DIMS], ds[BP_MAX_DIMS]; } copy;
         struct { int64_t count; bp_operand dst; double value; } fill;
         struct { int64_t rows, cols; bp_operand src, dst; } argmax;
         struct { bp_operand at; } check;
+        struct { int64_t number; int inputs, outputs; bp_call_operand *operands; } call;
         struct { int64_t count; } row_blocks;
         struct { int64_t m, n; bp_operand src, dst; } sum_blocks;
     } u;
@@ -72,7 +90,10 @@ struct bp_program {
     int64_t first_write;      /* the first instruction that writes to state: a space that the program also reads */
     int max_slots, max_scalars, max_stores, max_regs;
     int64_t max_reduce, max_ids; /* reals of a reduction that is not kept; labels or row numbers of one instruction */
-    int row_blocks;           /* it has ROW_BLOCKS instructions; then, for each thread: */
+    int64_t n_calls;          /* one more than the largest number of a CALL */
+    int max_call;             /* arrays of one CALL */
+    int64_t max_row_ints, max_row_reals; /* scratch of rows.c */
+    int row_blocks;           /* it has ROW_BLOCKS or ROW_UPDATE instructions; then, for each thread: */
     int64_t block_bytes, max_block_reduce; /* space n_spaces; reals of a block's reduction that is not kept */
     bp_space *spaces;
     bp_map *maps;
@@ -101,11 +122,14 @@ struct bp_context {
     char **thread_slots;      /* [threads][max_slots] */
     char *regs;               /* [threads][max_regs][BP_REG_BYTES] */
     char *reduced;            /* [max_reduce] reals */
-    int32_t *ids;             /* [max_ids] private, range-checked copies */
+    int32_t *ids;             /* [max_ids] private, range-checked copies; a padding is -1 */
+    int32_t *row_ints;        /* [max_row_ints] */
+    char *row_reals;          /* [max_row_reals] reals */
+    bp_call_array *call_arrays; /* [max_call] */
     int64_t *order;           /* [capacity] row numbers of a step of bp_fit */
     char *gemm;               /* scratch of matmul.c */
     size_t block_gemm;        /* its bytes for one thread in a row block */
-    struct bp_context *workers; /* [threads] contexts that row blocks run in; there, arena is space n_spaces, */
+    struct bp_context *workers; /* [threads] contexts that row blocks and ROW_UPDATE run in; there, arena is space n_spaces, */
     int64_t block;            /* and this is the number of the block (0 elsewhere) */
     char **staging;           /* [n_spaces] buffers for fed inputs, or NULL */
     char *arena;
@@ -131,10 +155,20 @@ typedef struct { bp_context *x; const bp_instr *in; void *more; int64_t total, t
 typedef void (*bp_job_fn)(const bp_job *, int thread, int64_t low, int64_t high);
 /* Calls fn over parts [low, high) of [0, total), `grain` or more at a time, on at most so many threads. */
 void bp_share(bp_job *, bp_job_fn, int threads, int64_t grain);
+/* The copy of ids[0 ...] of the rows that run. */
+static inline const int32_t *bp_ids_now(const bp_context *x, const bp_instr *in, const bp_operand *ids)
+{
+    return x->ids + in->ids + x->block * ids->block;
+}
+void bp_start_worker(bp_context *, int thread); /* makes workers[thread] a context of this run */
 int64_t bp_clock_ns(void);
 int bp_threads_for(double ns, int most); /* threads that so much predicted work is worth */
 void bp_context_begin(bp_context *, const bp_run_args *);  /* takes the arguments and bases, enters floating-point control */
 bp_run_result bp_context_run(bp_context *);                /* instructions [args.first, args.last) with args.rows rows */
 void bp_context_end(bp_context *);
+
+/* rows.c */
+int64_t bp_row_ints(int64_t n); /* scratch for n row numbers */
+void bp_run_rows(bp_context *, const bp_instr *, int threads);
 
 #endif

@@ -344,8 +344,8 @@ def test_gather_and_scatter_add(limit, width, n, dtype):
     out, sums = np.zeros((n, width + 1), dtype), np.full((limit, width), np.nan, dtype)
     w = Words(dtype)
     s = [w.space(table.size), w.space(n, dtype=np.int32), w.space(out.size, True), w.space(src.size), w.space(sums.size, True)]
-    w.add("gather", n, width, limit, [s[0], 0, width + 2], [s[1], 0, 1], [s[2], 0, width + 1])
-    w.add("scatter_add", n, width, limit, [s[3], 0, width], [s[1], 0, 1], [s[4], 0, width])
+    w.add("gather", n, width, limit, 1, 0, -2, [s[0], 0, width + 2], [s[1], 0, 1], NONE, [s[2], 0, width + 1])
+    w.add("scatter_add", n, width, limit, 1, 0, -2, [s[3], 0, width], [s[1], 0, 1], NONE, [s[4], 0, width])
     w.run(table, ids, out, src, sums)
     np.testing.assert_array_equal(out[:, :width], table[ids, :width])
     want = np.zeros((limit, width), dtype)
@@ -359,7 +359,7 @@ def test_row_number_out_of_range(instruction):
     w = Words()
     s = [w.space(6, True), w.space(3, dtype=np.int32), w.space(8, True)]
     first, last = (s[2], s[0]) if instruction == "gather" else (s[0], s[2])
-    w.add(instruction, 3, 2, 4, [first, 0, 2], [s[1], 0, 1], [last, 0, 2])
+    w.add(instruction, 3, 2, 4, 1, 0, -2, [first, 0, 2], [s[1], 0, 1], NONE, [last, 0, 2])
     assert w.run(rows, ids, table) == (3, 0, 4, 4)
     np.testing.assert_array_equal(table, 5)
 
@@ -695,8 +695,8 @@ def one(name, *words, elements=10, writable=True):
     (one("softmax_ce", 2, 2, 1, [1, 0, 2], [1, 0, 3], NONE, 3, NONE, [1, 0, 2]), r"targets: ld 3 is not 2 classes"),
     (one("softmax_ce", 2, 2, 0, [1, 0, 2], [1, 0, 3], NONE, 3, NONE, [1, 0, 2]), r"targets: space 1 has elements of 8"),
     (one("softmax_ce", 2, 2, 0, [1, 0, 2], [2, 9, 1], NONE, 3, NONE, [1, 0, 2]), r"targets: elements 9 ... 11"),
-    (one("gather", 2, 2, 6, [1, 0, 2], [2, 0, 1], [1, 0, 2]), r"table: elements 0 ... 12"),
-    (one("scatter_add", 2, 2, 6, [1, 0, 2], [2, 0, 1], [1, 0, 2]), r"dst: elements 0 ... 12"),
+    (one("gather", 2, 2, 6, 1, 0, -2, [1, 0, 2], [2, 0, 1], NONE, [1, 0, 2]), r"table: elements 0 ... 12"),
+    (one("scatter_add", 2, 2, 6, 1, 0, -2, [1, 0, 2], [2, 0, 1], NONE, [1, 0, 2]), r"dst: elements 0 ... 12"),
     (one("copy", 9, *[1] * 9, 1, 0, *[1] * 9, 1, 0, *[1] * 9), r"ndim: 9"),
     (one("copy", 2, 2, 2, 1, 0, 2, 1, 1, 5, 0, 1), r"strides of dst: elements overlap"),
     (one("copy", 2, 2, 2, 1, 0, 2, 1, 1, 5, 1, 1), r"strides of dst: elements overlap"),
@@ -752,8 +752,8 @@ def every_other_instruction():
     """Those that training_program() does not use."""
     w = Words(np.float64, capacity=6, arena=400)
     x, ids, table, out, numbered = w.space(-4), w.space(-1, dtype=np.int32), w.space(20, True), w.space(-8, True), w.space(-1, True, np.int32)
-    w.add("gather", -1, 4, 5, [table, 0, 4], [ids, 0, 1], [0, 0, 4])
-    w.add("scatter_add", -1, 4, 5, [x, 0, 4], [ids, 0, 1], [table, 0, 4])
+    w.add("gather", -1, 4, 5, 1, 0, -2, [table, 0, 4], [ids, 0, 1], NONE, [0, 0, 4])
+    w.add("scatter_add", -1, 4, 5, 1, 0, -2, [x, 0, 4], [ids, 0, 1], NONE, [table, 0, 4])
     w.add("copy", 3, 2, -1, 4, x, 0, 0, 4, 1, out, 0, 4, 8, 1)
     w.add("copy", 2, 4, -1, x, 0, 1, 4, 0, 0, 6, 1)
     w.add("fill", -2, [out, 0, 1], bits(1.0))

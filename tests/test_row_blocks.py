@@ -333,7 +333,7 @@ def test_instructions_of_a_block_do_not_run_alone():
     (program(("softmax_ce", -1, 4, 0, X, [6, 0, 1], NONE, SCALAR, NONE, OUT)), "row numbers are made in the block"),
     (program(("copy", 2, -1, -1, 1, 0, 4, 0, 0, 0, 600, 1), arena=600 * 600 * 4), "not row by row"),
     (program(("fill", 40, [5, 0, 1], 0)), "not row by row"),
-    (program(("scatter_add", -1, 4, 10, X, [4, 0, 1], [5, 0, 4])), "not row by row"),
+    (program(("scatter_add", -1, 4, 10, 1, 0, -2, X, [4, 0, 1], NONE, [5, 0, 4])), "not row by row"),
     (program(("argmax", -1, 4, X, [0, 0, 1])), "not row by row"),
     (program(("check", W)), "not row by row"),
     (program(("row_blocks", 1, 0), FORWARD), "not row by row"),

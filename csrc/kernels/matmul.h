@@ -10,8 +10,10 @@
 #define NARROW (MR < 8 ? 2 * MR : MR)
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL_STEPS _Pragma("clang loop unroll_count(4)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL_STEPS _Pragma("GCC unroll 4")
 #endif
 
 typedef struct {               /* what all tiles of a block have in common */
@@ -30,7 +32,12 @@ INLINE void tile(const int rows, const int vecs, const int64_t last, const int b
         UNROLL for (int v = 0; v < vecs; v++) acc[i][v] = v_zero();
     const real *ai[5]; /* ai[q] -> A(3 q, p): one address for three rows, for there are not registers enough for 14 */
     UNROLL for (int i = 0; i < rows; i += 3) ai[i / 3] = a + i * rsa;
-    for (int64_t p = 0; p < t->k; p++, b += t->rsb) {
+    if (vecs == 2) /* asked for now, C is there when the sums are; its last line holds the tile's last column */
+        UNROLL for (int i = 0; i < rows; i++) {
+            __builtin_prefetch(c + i * ldc, 1);
+            __builtin_prefetch(c + i * ldc + VL + last - 1, 1);
+        }
+    UNROLL_STEPS for (int64_t p = 0; p < t->k; p++, b += t->rsb) {
         vec row[8]; /* B(p, :) */
         UNROLL for (int v = 0; v < vecs; v++)
             row[v] = v < vecs - 1 || b_padded ? v_load(b + v * VL) : v_loadn(b + v * VL, last);

@@ -13,7 +13,9 @@
 #include "elementwise.h" /* loops over ops.def */
 #include "random.h"      /* Philox */
 #include "matmul.h"      /* block kernel of the matrix product, packing */
+#include "peak.h"        /* fma in registers */
 #include "reduce.h"      /* row and column reductions */
+#include "rows.h"        /* sums of chosen rows */
 #include "softmax.h"     /* cross-entropy from raw scores */
 
 const bp_kernels BP_TABLE = {
@@ -30,7 +32,9 @@ const bp_kernels BP_TABLE = {
     .block = gemm_block,
     .pack_a = pack_a,
     .pack_b = pack_b,
+    .fma_peak = fma_peak,
     .reduce_rows = reduce_rows,
     .reduce_cols = reduce_cols,
+    .sum_rows = sum_rows,
     .softmax_ce = softmax_ce,
 };
