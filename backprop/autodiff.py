@@ -11,7 +11,7 @@ from .graph import Tensor, ancestors, constant, format_shape
 from .ops import add, broadcast_to
 
 
-def gradients(outputs, wrt, output_gradients=None) -> list[Tensor]:
+def gradients(outputs, wrt, output_gradients=None, arcs=None) -> list[Tensor]:
     """Gradients of the sum of `outputs` with respect to each of `wrt`.
 
     Parameters
@@ -20,6 +20,8 @@ def gradients(outputs, wrt, output_gradients=None) -> list[Tensor]:
     wrt : sequence of Tensor
     output_gradients : sequence of Tensor, optional
         Upstream gradient of each output, of its shape. Ones where not given.
+    arcs : dict, optional
+        Takes what each arc carries back: ``arcs[node, i]`` is the gradient that `node` hands to its input i.
 
     Returns
     -------
@@ -63,10 +65,12 @@ def gradients(outputs, wrt, output_gradients=None) -> list[Tensor]:
         if t.op.gradient is None:
             raise TypeError(f"{t.op.name} has no gradient, and the gradient of {format_shape(t.shape)} was asked for "
                             "through it (bp.stop_gradient says that none is wanted)")
-        for x, g, need in zip(t.inputs, t.op.gradient(t, grads[t], needs), needs):
+        for i, (x, g, need) in enumerate(zip(t.inputs, t.op.gradient(t, grads[t], needs), needs)):
             if need and g is not None:
                 if g.shape != x.shape:
                     raise ShapeError(f"{t.op.name}: the gradient has shape {format_shape(g.shape)}, "
                                      f"the input {format_shape(x.shape)}")
                 accumulate(x, g)
+                if arcs is not None:
+                    arcs[t, i] = g
     return [grads[t] if t in grads else broadcast_to(constant(0.0), t.shape) for t in wrt]

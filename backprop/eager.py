@@ -162,7 +162,10 @@ def evaluate(outputs) -> list[np.ndarray]:
     """Values of several tensors in one run. What was read becomes a source."""
     todo = [t for t in dict.fromkeys(outputs) if t._array is None]
     if todo:
-        kinds = {t.dtype for t in _sources_first(todo) if t.dtype in FLOATS}
+        nodes = _sources_first(todo)
+        # What draws, or runs a user's code, does so once: later evaluations see the same value.
+        todo += [t for t in nodes if t.op.name in ("random", "call") and t._array is None and t not in outputs]
+        kinds = {t.dtype for t in nodes if t.dtype in FLOATS}
         if len(kinds) > 1:
             raise TypeError("float32 and float64 tensors do not mix; convert one with bp.tensor(x, dtype=...)")
         compiled, arrays, numbers = _compile(todo, kinds.pop() if kinds else "float64")

@@ -97,20 +97,25 @@ ACTIVATIONS.update(logistic=sigmoid, linear=identity, identity=identity, swish=s
 def mean(x, axis=None, keepdims=False):
     """Mean over `axis`; over the batch it divides by the rows of the run."""
     x = as_tensor(x)
-    fixed, batch = 1, False
-    for a in ops._axes("mean", x, axis):
-        if x.shape[a] == BATCH:
-            batch = True
-        else:
-            fixed *= x.shape[a]
-    if fixed == 0:
+    axes = ops._axes("mean", x, axis)
+    if any(x.shape[a] == 0 for a in axes):
         raise ShapeError(f"mean: shape {format_shape(x.shape)} is empty along axis {axis}")
-    total = ops.sum(x, axis, keepdims)
-    return total / (scalar("rows") * float(fixed) if batch else float(fixed))
+    return ops.sum(x, axis, keepdims) / mean_count(x, axes)
+
+
+Tensor.mean = mean
+
+
+def mean_count(x, axes):
+    """Numbers that a mean over `axes` is taken of: a float, or a scalar of the run where the batch is among them."""
+    fixed = math.prod(x.shape[a] for a in axes if x.shape[a] != BATCH)
+    return scalar("rows") * float(fixed) if any(x.shape[a] == BATCH for a in axes) else float(fixed)
 
 
 def _last_axis(name, x, axis):
     x = as_tensor(x)
+    if not isinstance(axis, (int, np.integer)):
+        raise TypeError(f"{name}: axis must be one axis, a whole number, got {axis!r}")
     (axis,) = ops._axes(name, x, axis)
     return x, axis
 
@@ -166,6 +171,95 @@ def logsumexp(x, axis=-1, keepdims=False):
     x, axis = _last_axis("logsumexp", x, axis)
     y = apply("logsumexp", [x], {"axis": axis})
     return y if keepdims else reshape(y, x.shape[:axis] + x.shape[axis + 1:])
+
+
+# ---------------------------------------------------------------- normalisation
+
+def _axes_infer(inputs, attrs):
+    (x,) = inputs
+    common_dtype("variance", inputs)
+    return tuple(1 if i in attrs["axes"] else d for i, d in enumerate(x.shape)), x.dtype
+
+
+def _standardize(x, axis, eps):
+    return (x - mean(x, axis, True)) / ops.sqrt(variance(x, axis) + eps)
+
+
+# y = (x - m) / s with s = sqrt(var + eps): both m and s depend on every x of the row, and
+# dJ/dx = (g - mean(g) - y mean(g y)) / s
+_composite("standardize", _standardize, lambda y, g, x, axis, eps: [
+    (g - mean(g, axis, True) - y * mean(g * y, axis, True)) / ops.sqrt(variance(x, axis) + eps)], _axis_infer)
+# d var / dx = 2 (x - m) / n: what x adds through m sums to zero
+_composite("variance", lambda x, axes: mean(square(x - mean(x, axes, True)), axes, True),
+           lambda y, g, x, axes: [g * ((x - mean(x, axes, True)) * 2.0) / mean_count(x, axes)], _axes_infer)
+
+
+def variance(x, axis=None):
+    """Mean squared distance from the mean over `axis`, which stays as an axis of size 1 (the biased variance: divided by n)."""
+    x = as_tensor(x)
+    axes = tuple(ops._axes("variance", x, axis))
+    if any(x.shape[a] == 0 for a in axes):
+        raise ShapeError(f"variance: shape {format_shape(x.shape)} is empty along axis {axis}")
+    return apply("variance", [x], {"axes": axes})
+
+
+def layer_norm(x, gain=None, shift=None, eps=1e-5):
+    """Each row of the last axis at mean 0 and variance 1, then scaled and shifted (Ba, Kiros and Hinton 2016).
+
+    Parameters
+    ----------
+    x : (..., d)
+    gain, shift : (d,), optional
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    Tensor (..., d)
+        ``(x - mean) / sqrt(var + eps) * gain + shift``, with the biased variance, as in PyTorch.
+    """
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps must be a finite number, not negative, got {eps!r}")
+    tensors = iter(ops._tensors([v for v in (x, gain, shift) if v is not None]))
+    x = next(tensors)
+    if x.ndim == 0 or x.shape[-1] in (0, BATCH):
+        raise ShapeError(f"layer_norm: expected rows (..., d), got shape {format_shape(x.shape)}")
+    y = apply("standardize", [x], {"axis": x.ndim - 1, "eps": float(eps)})
+    for name, given in (("gain", gain), ("shift", shift)):
+        if given is not None:
+            v = next(tensors)
+            if v.shape != x.shape[-1:]:
+                raise ShapeError(f"layer_norm: {name} has shape {format_shape(v.shape)}, "
+                                 f"the rows have shape {format_shape(x.shape[-1:])}")
+            y = y * v if name == "gain" else y + v
+    return y
+
+
+# ---------------------------------------------------------------- training and inference
+
+def _running_infer(inputs, attrs):
+    now, buffer, new = inputs
+    dtype = common_dtype("running", inputs)
+    if not now.shape == buffer.shape == new.shape:
+        raise ShapeError(f"running: the value, the buffer and its new value have shapes {ops.shapes(now, buffer, new)}")
+    return now.shape, dtype
+
+
+register(Operation("running", "composite", _running_infer, None,
+                   lambda inputs, attrs, training: inputs[0] if training else inputs[1], by_mode=True))
+
+
+def running(now, buffer, new):
+    """In training `now`, in inference what a layer's buffer holds; and where training updates, it writes `new` to the buffer.
+
+    This is how layers keep statistics, as `BatchNorm` does: `Layer.buffer` declares the array, its ``tensor`` is `buffer` here.
+    A step writes it together with the parameters, behind the check of the loss.
+
+    Parameters
+    ----------
+    now, buffer, new : Tensor, all of one shape
+    """
+    return apply("running", [as_tensor(now), buffer, as_tensor(new)])
 
 
 # ---------------------------------------------------------------- losses, one number for each row
@@ -242,6 +336,26 @@ def binary_cross_entropy(scores, targets):
     return apply("binary_cross_entropy", ops._tensors((scores, targets)))
 
 
+def margin_loss(s, s_corrupt, margin=1.0):
+    """``max(0, margin - s + s_corrupt)``, elementwise: a true example's score is to be `margin` above a corrupted one's.
+
+    Its slope is -1 in `s` and +1 in `s_corrupt` where it is above 0, and 0 elsewhere, at ``s - s_corrupt = margin`` too.
+    """
+    if not 0 <= margin < math.inf:
+        raise ValueError(f"margin must be a finite number, not negative, got {margin!r}")
+    s, s_corrupt = ops._tensors((s, s_corrupt))
+    return relu(sub(s_corrupt, s) + float(margin))
+
+
+def huber_loss(outputs, targets, delta=1.0):
+    """``d^2 / 2`` where ``|d| <= delta``, else ``delta (|d| - delta / 2)``, d = outputs - targets (Huber 1964), elementwise."""
+    if not 0 < delta < math.inf:
+        raise ValueError(f"delta must be a finite number above 0, got {delta!r}")
+    d = abs(sub(*ops._tensors((outputs, targets))))
+    inner = minimum(d, float(delta))  # inner (d - inner / 2) is both branches
+    return inner * (d - inner * 0.5)
+
+
 # ---------------------------------------------------------------- dropout
 
 def dropout_mask(x, rate, key):
@@ -254,13 +368,16 @@ def _dropout(inputs, attrs, training):
     return mul(x, dropout_mask(x, attrs["rate"], attrs["key"])) if training and attrs["rate"] > 0 else x
 
 
-register(Operation("dropout", "composite", _axis_infer, None, _dropout, by_mode=True))
+# The gradient is a dropout of the same key, and so of the same mask: right in either mode, whenever that is chosen.
+register(Operation("dropout", "composite", _axis_infer, lambda node, g, needs: [apply("dropout", [g], node.attrs)], _dropout,
+                   by_mode=True))
 
 
 def dropout(x, rate, training=None, key=None):
     """Inverted dropout (Srivastava et al. 2014): in training each element is 0 with probability `rate`, else x / (1 - rate).
 
-    With ``training=None`` (inside a network) the mode is chosen when the network is lowered.
+    With ``training=None`` (inside a network) the mode is chosen when the network is lowered: training programs, gradients
+    included, draw a mask; `predict`, and reading the value of a tensor outside of any network, do not.
     """
     if not 0 <= rate < 1:
         raise ValueError(f"rate must be in [0, 1), got {rate}")

@@ -19,6 +19,7 @@ from .errors import ShapeError
 
 BATCH = -1
 FLOATS = ("float32", "float64")
+REAL = "real"  # dtype of an input or parameter before a network makes it float32 or float64; it mixes with both
 _numbers = itertools.count(1)
 
 OPERATIONS: dict[str, "Operation"] = {}
@@ -68,7 +69,8 @@ class Tensor:
     shape : tuple of int
         ``-1`` in front stands for the batch.
     dtype : str or None
-        ``"float32"``, ``"float64"``, ``"int32"``; None for a Python number, which takes the dtype of its neighbours.
+        ``"float32"``, ``"float64"``, ``"int32"``; None for a Python number, which takes the dtype of its neighbours; ``"real"`` for
+        what rests on an input or a parameter that no network has made float32 or float64 yet.
     op : Operation
     inputs : tuple of Tensor
     attrs : dict
@@ -99,9 +101,6 @@ class Tensor:
     def __repr__(self):
         inputs = ", ".join(f"#{t.number}" for t in self.inputs)
         return f"<Tensor #{self.number} {self.op.name}({inputs}) {format_shape(self.shape)} {self.dtype}>"
-
-    def __hash__(self):
-        return id(self)
 
     def __len__(self):
         if not self.shape or self.shape[0] == BATCH:
@@ -190,11 +189,12 @@ def common_dtype(name: str, inputs) -> str | None:
     for t in inputs:
         if t.dtype is None:
             continue
-        if t.dtype not in FLOATS:
+        if t.dtype not in (*FLOATS, REAL):
             raise TypeError(f"{name}: expected floating-point tensors, got {t.dtype} of shape {format_shape(t.shape)}")
-        if dtype is not None and t.dtype != dtype:
+        if dtype is None or REAL in (dtype, t.dtype):
+            dtype = REAL if dtype == REAL else t.dtype
+        elif t.dtype != dtype:
             raise TypeError(f"{name}: float32 and float64 tensors do not mix; convert one with bp.tensor(x, dtype=...)")
-        dtype = t.dtype
     return dtype
 
 
@@ -262,13 +262,17 @@ def rebuild(outputs, replace=None, training: bool | None = None, dtype: str | No
             if dtype is not None and t.dtype in FLOATS and t.dtype != dtype:
                 r = source(t.op.name, t.shape, dtype, t.name, **{k: v for k, v in t.attrs.items() if k not in ("shape", "dtype")})
                 r._array = None if t._array is None else t._array.astype(dtype)
+                r.number = t.number  # the order of the nodes, which files hold, does not depend on the dtype
                 new[t] = r
             else:
                 new[t] = t
         elif t.op.by_mode and training is not None:
             new[t] = t.op.expand(inputs, t.attrs, training)
-        elif all(a is b for a, b in zip(inputs, t.inputs)):
+        elif all(a is b for a, b in zip(inputs, t.inputs)) and (inputs or dtype is None):
             new[t] = t
         else:
-            new[t] = apply(t.op.name, inputs, t.attrs, t.name)
+            attrs = t.attrs if dtype is None or t.attrs.get("dtype") not in (*FLOATS, REAL) else {**t.attrs, "dtype": dtype}
+            new[t] = r = apply(t.op.name, inputs, attrs, t.name)
+            if inputs and all(a.number == b.number for a, b in zip(inputs, t.inputs)):
+                r.number = t.number  # of another dtype, no more
     return [new[t] for t in outputs], new

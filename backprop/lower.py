@@ -21,10 +21,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .graph import Operation, Tensor, ancestors, apply, dim_size, register
+from .graph import Operation, Tensor, ancestors, apply, contiguous, dim_size, register
 from .ops import broadcast_to
 from .plan import Group, Plan, emit, operand_kind, root
 from .rowblocks import part, worth_it
+from .rowupdates import beside, row_updates
 from .simplify import simplify
 
 register(Operation("copy", "map", lambda inputs, attrs: (inputs[0].shape, inputs[0].dtype), code="copy"))
@@ -80,38 +81,52 @@ def lower(outputs, dtype: str, *, storage: dict[str, Storage] | None = None, ass
     """
     outputs = list(outputs)
     assigns = list(assigns)
-    results = simplify([*outputs, *(a.value for a in assigns), *checks])
-    targets = [Assign(f"output {i}", 0, t) for i, t in enumerate(results[:len(outputs)])]
-    targets += [Assign(a.space, a.offset, t, a.target) for a, t in zip(assigns, results[len(outputs):])]
-    checks = results[len(results) - len(checks):]
+    stored = [a.target for a in assigns if a.target is not None]
+    results = iter(simplify([*outputs, *checks, *(a.value for a in assigns), *stored]))
+    targets = [Assign(f"output {i}", 0, next(results)) for i in range(len(outputs))]
+    checks = [next(results) for _ in checks]
+    targets += [Assign(a.space, a.offset, next(results), a.target) for a in assigns]
+    stored = dict(zip(stored, results))
+    for a in targets:
+        a.target = stored.get(a.target)
+    updates = row_updates([a for a in targets if a.target is not None and a.target.op.kind == "stored_rows"])
+    targets = [a for a in targets if a.target is None or a.target.op.kind != "stored_rows"]
+    wanted = [*checks, *(x for g in updates for x in beside(g))]
 
     homes: dict[Tensor, Assign] = {}  # where a node is written that has a place of its own
     for a in targets:
         if a.value.op.kind in ("source", "view") or a.value in homes or (a.target is not None and a.value.op.kind != "map"):
-            a.value = apply("copy", [a.value])
+            a.value = _copy(a.value)
         homes[a.value] = a
 
-    nodes, merged = _order([*homes, *checks], homes, late)
+    nodes, merged = _order([*homes, *wanted], homes, late, checks)
     if nodes is None:  # something reads a stored value and also the value that replaces it: replace it by a copy, last
         for t in [t for t, a in homes.items() if a.target is not None]:
             a = homes.pop(t)
             a.value = apply("copy", [t])
             homes[a.value] = a
-        nodes, merged = _order([*homes, *checks], homes, late)
+        nodes, merged = _order([*homes, *wanted], homes, late, checks)
     nodes = _expressible(nodes)
-    builder = _Grouping(nodes, homes, checks, set(late), merged, fuse)
+    builder = _Grouping(nodes, homes, checks, set(late), merged, fuse, updates)
     blocks = None if row_blocks is False else part(builder.groups, homes, checks, builder.late, builder.barrier)
     if blocks is not None and row_blocks is None and not worth_it(blocks, capacity, np.dtype(dtype).itemsize):
         blocks = None
     return emit(builder.groups, homes, checks, outputs, dtype, storage or {}, capacity, builder.barrier, blocks)
 
 
+def _copy(t):
+    """A node of the value of `t` that is written to memory. Elementwise programs know no integers."""
+    return apply("copy", [t]) if t.dtype != "int32" else apply(
+        "strided", [t], {"what": "slice", "shape": t.shape, "strides": tuple(contiguous(t.shape)), "offset": 0})
+
+
 # ---------------------------------------------------------------- order
 
-def _order(outputs, homes, late):
+def _order(outputs, homes, late, checks):
     """Nodes in the order in which they are placed: by number, but what rests on `late` sources comes after all that does
     not; a cross-entropy waits for the gradient that its backward half multiplies by, so that both halves are one instruction;
-    and what replaces a stored value waits for all that read it. None where that is impossible."""
+    and what replaces a stored value waits for all that read it, for the checks and for the user's operations. None where that
+    is impossible."""
     nodes = ancestors(outputs)
     after = set()  # of the mark
     for t in nodes:
@@ -130,6 +145,9 @@ def _order(outputs, homes, late):
         waits[f].append(b.inputs[2])
         waits[b] = [f]
     writer = {a.target: t for t, a in homes.items() if a.target is not None}
+    first = [t for t in nodes if t.op.kind == "call"] + [root(t) for t in checks]
+    for t in writer.values():
+        waits[t] += [x for x in first if x is not t]  # they may fail: then nothing has changed
     for t in nodes:
         for x in {root(x) for x in t.inputs}:
             if x in writer and t is not writer[x] and t.op.kind != "view":
@@ -195,20 +213,23 @@ def _expressible(nodes):
 
 # ---------------------------------------------------------------- groups
 
+_NEAR = 32  # nodes that float, or sink, together: keeps long chains from being walked again for each of their nodes
+
 class _Grouping:
-    def __init__(self, nodes, homes, checks, late, merged, fuse):
+    def __init__(self, nodes, homes, checks, late, merged, fuse, updates):
         self.homes, self.late, self.fuse = homes, late, fuse
         self.group: dict[Tensor, Group] = {}
         self.groups: list[Group] = []
         self.readers: dict[Group, dict[Group, None]] = {}  # maps that read what is made in a group
         self.barrier = None
         self.users: dict[Tensor, list[Tensor]] = {}
-        for t in nodes:
+        for t in [*nodes, *(t for g in updates for t in (g.anchor, *g.members))]:
             if t.op.kind != "view":
                 for x in t.inputs:
                     self.users.setdefault(root(x), []).append(t)
         self.mutable = {a.target for a in homes.values() if a.target is not None}
         self.checks = [root(t) for t in checks]
+        self.calls = [t for t in nodes if t.op.kind == "call"]
         self.late |= {t for t in nodes if t.op.name == "scalar" and t.attrs["key"] in late}
         self.prologue = Group(0, rows=1, cols=1)  # numbers made of numbers come first
         self.groups.append(self.prologue)
@@ -219,16 +240,30 @@ class _Grouping:
             self._bar_if_late(t)
             if t.op.kind == "map":
                 self._place(t)
+            elif t.op.kind == "part":
+                self.group[t] = self.group[t.inputs[0]]
+                self.group[t].partners.append(t)
             elif t in backward:
                 self._settle(t.inputs[2:])
                 self.group[t] = self.group[backward[t]]
-                self.group[t].partner = t
+                self.group[t].partners.append(t)
             else:
                 self._settle([*t.inputs, *([merged[t].inputs[2]] if t in merged else [])])
                 self._open(t)
+        for g in updates:
+            self._close(g)
         if fuse:
             self._sink()
         self.groups = [g for g in self.groups if g.anchor is not None or g.members or g is self.barrier]
+
+    def _close(self, g):
+        """Put an update of rows behind all groups: everything that reads a table has run then."""
+        for t in (g.anchor, *g.members):
+            self._bar_if_late(t)
+        self._settle(beside(g))
+        g.position = len(self.groups)
+        self.groups.append(g)
+        self.group |= dict.fromkeys((g.anchor, *g.tables, *g.members), g)
 
     # A source of `late` is made, so to say, by an empty group.
     def _bar_if_late(self, t):
@@ -256,11 +291,11 @@ class _Grouping:
 
     def _floats(self, tensors):
         """Elementwise nodes behind `tensors` that have no group yet: made of sources alone, they go where they are used."""
-        found, stack = [], [root(x) for x in tensors]
+        found, stack = set(), [root(x) for x in tensors]
         while stack:
             x = stack.pop()
             if x.op.kind == "map" and x not in self.group and x not in found:
-                found.append(x)
+                found.add(x)
                 stack.extend(root(i) for i in x.inputs)
         return sorted(found, key=lambda x: x.number)
 
@@ -287,17 +322,22 @@ class _Grouping:
         home = self.homes.get(t)
         target = home.target if home else None
         floats = self._floats(t.inputs) if self.fuse else []
-        made = [root(x) for x in t.inputs if root(x) not in floats]
-        need = max((self._position(x) for x in made), default=-1)
-        if need < 0 and self.fuse and t not in self.homes and t not in self.checks:
-            if dim_size(t.shape) != 1:
-                return  # floats
-            need = 0
         if target is not None:
             own = {t, *floats}
             self._settle([u for u in self.users.get(target, []) if u not in own and u.op.kind == "map"])
+            floats = [x for x in floats if x not in self.group]
+        # The floats' inputs count too: those have got a group where another node settled them.
+        made = [x for x in dict.fromkeys(root(x) for n in (*floats, t) for x in n.inputs) if x not in floats]
+        need = max((self._position(x) for x in made), default=-1)
+        if need < 0 and self.fuse and t not in self.homes and t not in self.checks:
+            if dim_size(t.shape) == 1:
+                need = 0
+            elif len(floats) < _NEAR:
+                return  # floats
+        if target is not None:
             need = max([need] + [self.group[u].position for u in self.users.get(target, []) if u not in own])
             need = max([need] + [self.group[c].position + 1 for c in self.checks if c in self.group])
+            need = max([need] + [self.group[c].position for c in self.calls])
         g = next((g for g in self._candidates(need, made) if all(self._joins(x, g) for x in [*floats, t])
                   and (target is None or self._may_store(t, target, g, floats))), None)
         if g is None:
@@ -349,8 +389,7 @@ class _Grouping:
                 self._try_sink(all_for_h, g, h)
                 for t in sorted(all_for_h, key=lambda t: -t.number):  # or some of it
                     if self.group[t] is g and any(self.group[u] is h for u in self.users[t]):
-                        behind = {t, *self._behind(g, t)}
-                        self._try_sink(self._only_for(h, behind, g), g, h)
+                        self._try_sink(self._only_for(h, self._behind(g, t), g), g, h)
 
     def _only_for(self, h, members, g):
         """Those of some members of `g` that nothing reads but `h` and one another."""
@@ -362,9 +401,11 @@ class _Grouping:
         return chosen
 
     def _behind(self, g, t):
-        """Members of `g` behind `t`."""
-        found, stack = set(), [t]
+        """`t` and the members of `g` behind it; none where they are many."""
+        found, stack = {t}, [t]
         while stack:
+            if len(found) > _NEAR:
+                return ()
             for x in stack.pop().inputs:
                 x = root(x)
                 if x not in found and x.op.kind == "map" and self.group.get(x) is g:

@@ -97,7 +97,8 @@ maximum = _elementwise("maximum", "max", lambda y, g, a, b: [where(gt(a, b), g, 
 minimum = _elementwise("minimum", "min", lambda y, g, a, b: [where(lt(a, b), g, 0.0), where(lt(a, b), 0.0, g)])
 fma = _elementwise("fma", "fma", lambda y, g, a, b, c: [g * b, g * a, g])
 fma.__doc__ = "a b + c in one operation, rounded once where the instruction set has it."
-pow = _elementwise("pow", "pow", lambda y, g, a, b: [g * (b * pow(a, b - 1.0)), where(eq(a, 0.0), 0.0, g * (y * log(a)))])
+pow = _elementwise("pow", "pow", lambda y, g, a, b: [g * where(eq(b, 0.0), 0.0, b * pow(a, b - 1.0)),
+                                                  where(eq(a, 0.0), 0.0, g * (y * log(a)))])
 where = _elementwise("where", "select", lambda y, g, c, a, b: [None, where(c, g, 0.0), where(c, 0.0, g)])
 where.__doc__ = "a where the condition is not 0, else b. The condition gets no gradient."
 lt = _elementwise("lt", "lt", None)
@@ -247,10 +248,15 @@ def _matmul(a, b, ta=False, tb=False):
 
 def matmul(a, b, transpose_a=False, transpose_b=False):
     """Matrix product ``op(a) @ op(b)``. A vector counts as a row on the left and a column on the right, as in NumPy; leading
-    axes of `a` are rows too: ``(..., k) @ (k, n) -> (..., n)``."""
+    axes of `a` are rows too: ``(..., k) @ (k, n) -> (..., n)``. For a stack of matrices on the right, ``(s, m, k) @ (s, k, n)``,
+    each is a product of its own; leading axes broadcast."""
     a, b = _tensors((a, b))
-    if a.ndim == 0 or b.ndim == 0 or b.ndim > 2:
+    if a.ndim == 0 or b.ndim == 0:
         raise ShapeError(f"matmul: expected matrices or vectors, got shapes {shapes(a, b)}")
+    if b.ndim > 2:
+        if transpose_a or transpose_b:
+            raise ShapeError(f"matmul: only a matrix can be transposed, got shapes {shapes(a, b)}")
+        return _stacked(a, b)
     lead = a.shape[:-1]
     if a.ndim != 2:
         if transpose_a:
@@ -262,6 +268,24 @@ def matmul(a, b, transpose_a=False, transpose_b=False):
         lead = (c.shape[0],)
     shape = lead + (() if b.ndim == 1 else (c.shape[1],))
     return c if shape == c.shape else reshape(c, shape)
+
+
+def _stacked(a, b):
+    """A product for each matrix of a stack `b`."""
+    rows = reshape(a, (1, a.shape[0])) if a.ndim == 1 else a
+    if BATCH in (rows.shape[0], b.shape[0]):
+        raise ShapeError(f"matmul: shapes {shapes(a, b)}: a product for each row of the batch is not supported")
+    try:
+        lead = np.broadcast_shapes(rows.shape[:-2], b.shape[:-2])
+    except ValueError:
+        raise ShapeError(f"matmul: the leading axes of shapes {shapes(a, b)} do not broadcast") from None
+    m, n = rows.shape[-2], b.shape[-1]
+    if rows.shape[-1] != b.shape[-2]:
+        raise ShapeError(f"matmul: inner sizes differ: {shapes(a, b)}")
+    rows, b2 = broadcast_to(rows, lead + rows.shape[-2:]), broadcast_to(b, lead + b.shape[-2:])
+    products = [_matmul(rows[i], b2[i]) for i in np.ndindex(lead)]
+    c = reshape(concatenate(products), lead + (m, n)) if products else broadcast_to(sum(rows, -1, keepdims=True), lead + (m, n))
+    return reshape(c, lead + (n,)) if a.ndim == 1 else c
 
 
 # ---------------------------------------------------------------- shapes
@@ -342,14 +366,20 @@ def broadcast_to(x, shape):
 
 
 def getitem(x, index):
-    """Slices, integers, None and Ellipsis; or one array of integers, which picks rows."""
+    """Indexing as in NumPy: slices, integers, None, Ellipsis, arrays of integers and of bools. An int32 tensor, whose values may
+    be known only when the program runs, picks rows."""
     x = as_tensor(x)
-    if not isinstance(index, tuple):
-        if isinstance(index, (list, np.ndarray)) or (isinstance(index, Tensor) and index.dtype == "int32"):
-            return take(x, index)
-        index = (index,)
-    if any(isinstance(i, (list, np.ndarray, Tensor)) for i in index):
-        raise TypeError("indexing by an array is for the first axis alone: x[ids]")
+    if isinstance(index, Tensor):
+        return take(x, index)
+    index = index if isinstance(index, tuple) else (index,)
+    for i in index:
+        if isinstance(i, Tensor):
+            raise TypeError("a tensor indexes the first axis alone: x[ids]; NumPy arrays may stand on every axis")
+        known = i is None or i is Ellipsis or isinstance(i, (slice, list, np.ndarray)) or hasattr(i, "__index__")
+        if not known or isinstance(i, (bool, np.bool_)):
+            raise TypeError(f"a tensor is indexed by integers, slices, None, ... and arrays, not by {type(i).__name__}")
+    if any(isinstance(i, (list, np.ndarray)) for i in index):
+        return _pick(x, index)
     used = builtins.sum(i is not None and i is not Ellipsis for i in index)
     if used > x.ndim:
         raise IndexError(f"too many indices for shape {format_shape(x.shape)}")
@@ -388,8 +418,37 @@ def getitem(x, index):
     return _strided("slice", x, shape, strides, offset)
 
 
+def _pick(x, index):
+    """Indexing with arrays: NumPy says which elements stand where."""
+    if BATCH in x.shape:
+        return _pick_columns(x, index)
+    if len(index) == 1 and x.ndim and np.asarray(index[0]).dtype.kind in "iu":  # whole rows
+        ids, rows = np.asarray(index[0]), x.shape[0]
+        if ids.size and (ids.min() < -rows or ids.max() >= rows):
+            raise IndexError(f"row {int(ids.min() if ids.min() < -rows else ids.max())} is out of range for {rows} rows")
+        return take(x, np.where(ids < 0, ids + rows, ids))
+    at = np.arange(x.size).reshape(x.shape)[index]
+    return take(reshape(x, (x.size,)), at)
+
+
+def _pick_columns(x, index):
+    """The same of each row of the batch: runs of neighbouring elements, side by side."""
+    every, rest = index[0], index[1:]
+    if every is Ellipsis:
+        every, rest = slice(None), index
+    rows = x.shape[1:]
+    whole = isinstance(every, slice) and every == slice(None)
+    at = np.arange(dim_size(rows)).reshape(rows)[rest] if whole else None
+    if not whole or np.broadcast_to(np.int8(0), (7, *rows))[index].shape != (7, *at.shape):  # 7 stands for the batch
+        raise ShapeError(f"an index must leave the batch of {format_shape(x.shape)} whole, as dimension 0")
+    flat, runs = reshape(x, (BATCH, dim_size(rows))), np.split(at.ravel(), np.flatnonzero(np.diff(at.ravel()) != 1) + 1)
+    parts = [flat[:, int(run[0]):int(run[-1]) + 1] for run in runs if run.size]
+    return reshape(concatenate(parts, 1) if parts else flat[:, :0], (BATCH, *at.shape))
+
+
 def _concatenate_infer(inputs, attrs):
-    axis, dtype = attrs["axis"], common_dtype("concatenate", inputs)
+    axis = attrs["axis"]
+    dtype = "int32" if all(t.dtype == "int32" for t in inputs) else common_dtype("concatenate", inputs)
     first = inputs[0].shape
     for t in inputs[1:]:
         if t.ndim != len(first) or any(i != axis and a != b for i, (a, b) in enumerate(zip(first, t.shape))):
@@ -434,7 +493,10 @@ def split(x, sections, axis=0):
 
 # ---------------------------------------------------------------- rows
 
-def _index_tensor(name, ids, limit=None):
+NO_PADDING = -2  # of the attribute `padding`: no row is skipped. -1 skips ids of -1, which name no row
+
+
+def _index_tensor(name, ids, limit=None, low=0):
     if isinstance(ids, Tensor):
         if ids.dtype != "int32":
             raise TypeError(f"{name}: expected integers, got {ids.dtype}")
@@ -442,33 +504,122 @@ def _index_tensor(name, ids, limit=None):
     a = np.asarray(ids)
     if a.dtype.kind not in "iu" and a.size:
         raise TypeError(f"{name}: expected integers, got an array of dtype {a.dtype}")
-    if limit is not None and a.size and (a.min() < 0 or a.max() >= limit):
-        raise IndexError(f"{name}: row {int(a.min() if a.min() < 0 else a.max())} is out of range for {limit} rows")
+    if limit is not None and a.size and (a.min() < low or a.max() >= limit):
+        raise IndexError(f"{name}: row {int(a.min() if a.min() < low else a.max())} is out of range for {limit} rows")
     return data(np.array(a, dtype="int32", order="C"))
 
 
+def row_attrs(bag=False, mean=False, padding=None) -> dict:
+    """Attributes of the operations on rows. bag: the ids of the last axis share one row; mean: which is their mean."""
+    return {"bag": bool(bag), "mean": bool(mean), "padding": NO_PADDING if padding is None else int(padding)}
+
+
+def check_padding(name, padding, rows):
+    """ValueError unless `padding` is None, a row of a table, or -1."""
+    if padding is not None and (isinstance(padding, bool) or not hasattr(padding, "__index__") or not -1 <= padding < rows):
+        raise ValueError(f"{name}: padding must be a row number below {rows}, or -1, got {padding!r}")
+
+
+def _shared(ids, attrs):
+    """Shape of the rows that ids share: one for each id, or one for each bag of the last axis."""
+    return ids.shape[:-1] if attrs["bag"] else ids.shape
+
+
+def _check_rows(name, ids, weights, attrs):
+    if ids.dtype != "int32":
+        raise TypeError(f"{name}: row numbers must be int32, got {ids.dtype}")
+    if attrs["bag"] and ids.shape[-1:] in ((), (BATCH,)):
+        raise ShapeError(f"{name}: expected bags of row numbers (..., words), got shape {format_shape(ids.shape)}")
+    if weights and (not attrs["bag"] or attrs["mean"] or weights[0].shape != ids.shape):
+        raise ShapeError(f"{name}: weights are one number for each row number of bags that are summed: shapes "
+                         f"{shapes(ids, weights[0])}")
+
+
 def _take_infer(inputs, attrs):
-    table, ids = inputs
-    if table.ndim < 1 or table.shape[0] == BATCH or ids.dtype != "int32":
+    table, ids, *weights = inputs
+    if table.ndim < 1 or table.shape[0] == BATCH:
         raise ShapeError(f"take: expected a table of rows and int32 row numbers, got {shapes(table, ids)}")
-    return ids.shape + table.shape[1:], table.dtype
+    _check_rows("take", ids, weights, attrs)
+    return _shared(ids, attrs) + table.shape[1:], common_dtype("take", [table, *weights])
 
 
-def _scatter_infer(inputs, attrs):
-    src, ids = inputs
-    return (attrs["rows"],) + src.shape[ids.ndim:], src.dtype
+def scatter_infer(inputs, attrs):
+    src, ids, *weights = inputs
+    _check_rows("scatter_rows", ids, weights, attrs)
+    lead = _shared(ids, attrs)
+    if src.shape[:len(lead)] != lead:
+        raise ShapeError(f"scatter_rows: rows and their numbers have shapes {shapes(src, ids)}")
+    return (attrs["rows"],) + src.shape[len(lead):], common_dtype("scatter_rows", [src, *weights])
 
 
-register(Operation("take", "gather", _take_infer, lambda node, g, needs: [
-    apply("scatter_rows", [g, node.inputs[1]], {"rows": node.inputs[0].shape[0]}), None]))
-register(Operation("scatter_rows", "scatter", _scatter_infer, lambda node, g, needs: [
-    apply("take", [g, node.inputs[1]]), None]))
+def _weight_gradient(table, shared, ids, attrs):
+    """What a weight multiplies: the row of `table` that it stands beside, times the row that its bag shares."""
+    rows = apply("take", [table, ids], {**attrs, "bag": False})
+    product = rows * reshape(shared, ids.shape[:-1] + (1,) + table.shape[1:])
+    return sum(product, tuple(range(ids.ndim, product.ndim))) if product.ndim > ids.ndim else product
 
 
-def take(table, ids):
-    """Rows of a table: ``out[i, ...] = table[ids[i], ...]``; rows that stand in `ids` twice get the sum of their gradients."""
+def _take_gradient(node, g, needs):
+    table, ids, *weights = node.inputs
+    attrs = node.attrs
+    down = apply("scatter_rows", [g, ids, *weights], {**attrs, "rows": table.shape[0]}) if needs[0] else None
+    return [down, None] + ([_weight_gradient(table, g, ids, attrs) if needs[2] else None] if weights else [])
+
+
+def _scatter_gradient(node, g, needs):
+    src, ids, *weights = node.inputs
+    attrs = {k: v for k, v in node.attrs.items() if k != "rows"}
+    down = apply("take", [g, ids, *weights], attrs) if needs[0] else None
+    return [down, None] + ([_weight_gradient(g, src, ids, attrs) if needs[2] else None] if weights else [])
+
+
+# Inputs: a table (rows, ...), ids, and for bags perhaps weights of the shape of ids; then the transposed map, from what ids share
+# to a table.
+register(Operation("take", "gather", _take_infer, _take_gradient))
+register(Operation("scatter_rows", "scatter", scatter_infer, _scatter_gradient))
+
+
+def take(table, ids, padding=None):
+    """Rows of a table: ``out[i, ...] = table[ids[i], ...]``; rows that stand in `ids` twice get the sum of their gradients.
+
+    Parameters
+    ----------
+    table : Tensor or array_like (rows, ...)
+    ids : int32 Tensor, or array_like of integers
+    padding : int, optional
+        Where an id is this one the result is 0, and no gradient reaches the table. -1 is a padding that is no row.
+    """
     table = as_tensor(table)
-    return apply("take", [table, _index_tensor("take", ids, table.shape[0] if table.ndim else 0)])
+    rows = table.shape[0] if table.ndim else 0
+    check_padding("take", padding, rows)
+    return apply("take", [table, _index_tensor("take", ids, rows, 0 if padding != -1 else -1)], row_attrs(padding=padding))
+
+
+def bag(table, ids, weights=None, mean=False, padding=None):
+    """Sums of rows of a table, as of the words of a text: ``out[i, ...] = sum_j weights[i, j] table[ids[i, j], ...]``.
+
+    Parameters
+    ----------
+    table : Tensor or array_like (rows, ...)
+    ids : (..., words) int32 Tensor, or array_like of integers
+    weights : (..., words), optional
+        Ones where not given.
+    mean : bool
+        Divide by the number of ids that are no padding; 0 where there is none. Not with weights.
+    padding : int, optional
+        An id that adds nothing; -1 is one that is no row.
+
+    Returns
+    -------
+    Tensor (..., *table.shape[1:])
+    """
+    table, *weights = _tensors([table] if weights is None else [table, weights])
+    rows = table.shape[0] if table.ndim else 0
+    check_padding("bag", padding, rows)
+    if weights and mean:
+        raise ValueError("bag: weights are for sums; divide them by their sum for a weighted mean")
+    ids = _index_tensor("bag", ids, rows, 0 if padding != -1 else -1)
+    return apply("take", [table, ids, *weights], row_attrs(True, mean, padding))
 
 
 # ---------------------------------------------------------------- operators

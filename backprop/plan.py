@@ -20,6 +20,8 @@ _INSTRUCTION = {name: code for code, name in enumerate(_core.INSTRUCTIONS)}
 _REDUCTION = {name: code for code, name in enumerate(_core.REDUCE_OPS)}
 _ALIGN = 64
 ROWS = 256  # of a row block: BP_ROW_BLOCK
+_BLOCK_ROWS = 256  # of a block of an update of rows, at most, and the bytes of its arrays: half of the smallest L1
+_BLOCK_BYTES = 16 << 10
 
 
 @dataclass(eq=False)
@@ -31,7 +33,11 @@ class Group:
     members: list[Tensor] = field(default_factory=list)
     rows: int | None = None  # the region, as dims; None: no elementwise node may hang here
     cols: int | None = None
-    partner: Tensor | None = None  # the backward half of a cross-entropy
+    partners: list[Tensor] = field(default_factory=list)  # what else the anchor makes: the backward half of a cross-entropy, the
+    # gradients of one backward of a user's operation
+    tables: list[Tensor] = field(default_factory=list)  # of an update of rows: the stored rows that it reads or writes,
+    writes: dict[Tensor, Tensor] = field(default_factory=dict)  # what is written there,
+    bytes: int = 0  # and those of the arrays of one block
 
 
 def root(t: Tensor) -> Tensor:
@@ -76,9 +82,9 @@ class Plan:
         Most rows of a run.
     """
 
-    def __init__(self, words, spaces, scalars, constants, inputs, outputs, mark, capacity, text):
+    def __init__(self, words, calls, spaces, scalars, constants, inputs, outputs, mark, capacity, text):
         self.words = np.array(words, dtype=np.int64)
-        self.program = _core.Program(self.words)
+        self.program = _core.Program(self.words, calls)
         self.spaces, self.scalars, self.constants = spaces, scalars, constants
         self.inputs, self.outputs, self.mark, self.capacity = inputs, outputs, mark, capacity
         self._text = text
@@ -106,15 +112,18 @@ def emit(groups, homes, checks, outputs, dtype, storage, capacity, barrier, bloc
 def _pack(buffers):
     """Places for (bytes, first use, last use, node, key): largest first, each at the lowest offset where no buffer that lives
     at the same time lies. Returns ({key: offset}, bytes of all)."""
-    offsets, placed, total = {}, [], 0
-    for size, start, end, _, key in sorted(buffers, key=lambda b: (-b[0], b[1], b[3].number)):
-        offset = 0
-        for o, s, a, b in sorted(placed):
-            if a <= end and start <= b and o < offset + size and offset < o + s:
-                offset = o + s
-        placed.append((offset, size, start, end))
+    offsets, total = {}, 0
+    placed = np.empty((4, len(buffers)), dtype=np.int64)  # offset, end, first use, last use; by offset
+    for n, (size, start, end, _, key) in enumerate(sorted(buffers, key=lambda b: (-b[0], b[1], b[3].number))):
+        low, high, first, last = placed[:, :n]
+        alive = (first <= end) & (start <= last)
+        below = np.maximum.accumulate(np.append(0, high[alive]))  # the end of all that lies below each
+        gaps = np.flatnonzero(low[alive] - below[:-1] >= size)
+        offsets[key] = offset = int(below[gaps[0] if gaps.size else -1])
+        at = int(np.searchsorted(low, offset))
+        placed[:, at + 1:n + 1] = placed[:, at:n].copy()
+        placed[:, at] = offset, offset + size, start, end
         total = max(total, offset + size)
-        offsets[key] = offset
     return offsets, total
 
 
@@ -131,9 +140,10 @@ class _Emitter:
         for i, t in enumerate(outputs):
             self._space(f"output {i}", t.dtype or dtype, dim_size(t.shape), True)
         self.inputs: list[Tensor] = []
-        self.scalars: list[str] = []
+        self.scalars: dict[str, int] = {}
         self.constants: list[float] = []
         self.maps: list[list[int]] = []
+        self.calls: list = []
         self.instructions: list[list[int]] = []
         self.lines: list[str] = []
         self.names: dict[Tensor, str] = {}
@@ -151,7 +161,7 @@ class _Emitter:
         """Which values need a buffer, and where it lies."""
         group = {}
         for g in self.groups:
-            for t in [g.anchor, g.partner, *g.members]:
+            for t in [g.anchor, *g.partners, *g.tables, *g.members]:
                 if t is not None:
                     group[t] = g
         index = {g: i for i, g in enumerate(self.groups)}
@@ -162,12 +172,14 @@ class _Emitter:
             index |= {g: now + 1 + i for i, g in enumerate(blocks.after)}
         last: dict[Tensor, int] = {}
         for g in self.groups:
-            for t in [g.anchor, g.partner, *g.members]:
+            for t in [g.anchor, *g.partners, *g.members]:
                 for x in t.inputs if t is not None else ():
                     x = root(x)
                     if x.op.kind == "source":
                         self._source(x)
-                    elif group[x] is not g or (t is g.anchor or t is g.partner):
+                    elif t.op.kind == "part":
+                        pass  # of an anchor that has no value itself
+                    elif group[x] is not g or t is g.anchor or t in g.partners:
                         last[x] = max(last.get(x, 0), now if blocks and g in blocks.sums and t is g.anchor else index[g])
         for t in self.checks:
             t = root(t)
@@ -191,7 +203,21 @@ class _Emitter:
                 self.place[key] = ("arena", offset // (4 if key.dtype == "int32" else self.item))
         offsets, self.block_bytes = _pack([(self._bytes(t, min(self.capacity, ROWS)), *life, t, t) for t, life in private.items()])
         self.place |= {t: ("rows", offset // self.item) for t, offset in offsets.items()}
+        for g in self.groups:
+            if g.tables:
+                self._block(g)
         self.stored = set(self.place)
+
+    def _block(self, g):
+        """Where the arrays of an update of rows lie in a block: the gradient, then a block of each table."""
+        width = dim_size(g.anchor.shape[g.anchor.inputs[1].ndim:])
+        g.rows, g.cols = min(_BLOCK_ROWS, max(1, _BLOCK_BYTES // max(1, (1 + len(g.tables)) * width * self.item))), width
+        size = self._round(g.rows * width * self.item) // self.item
+        for i, t in enumerate((g.anchor, *g.tables)):
+            self.place[t] = ("rows", i * size)
+            if t in g.writes:
+                self.place[g.writes[t]] = ("rows", i * size)
+        g.bytes = (1 + len(g.tables)) * size * self.item
 
     @staticmethod
     def _round(size):
@@ -210,9 +236,7 @@ class _Emitter:
             self.constants.append(value)
             self.place[t] = ("constants", len(self.constants) - 1)
         elif name == "scalar":
-            if t.attrs["key"] not in self.scalars:
-                self.scalars.append(t.attrs["key"])
-            self.place[t] = ("scalars", self.scalars.index(t.attrs["key"]))
+            self.place[t] = ("scalars", self.scalars.setdefault(t.attrs["key"], len(self.scalars)))
         elif "space" in t.attrs:
             self.place[t] = (t.attrs["space"], t.attrs["offset"])
         else:
@@ -261,12 +285,12 @@ class _Emitter:
             words.append(len(block))
             for b in block:
                 words += b
-        return Plan(words, self.spaces, self.scalars, np.array(self.constants, dtype=self.dtype), self.inputs, self.outputs,
-                    len(self.instructions) if mark is None else mark, self.capacity, "\n".join(self.lines) + "\n")
+        return Plan(words, self.calls, self.spaces, list(self.scalars), np.array(self.constants, dtype=self.dtype), self.inputs,
+                    self.outputs, len(self.instructions) if mark is None else mark, self.capacity, "\n".join(self.lines) + "\n")
 
     def _group_of(self, t):
         t = root(t)
-        return next((g for g in self.groups if t is g.anchor or t is g.partner or t in g.members), None)
+        return next((g for g in self.groups if t is g.anchor or t in g.partners or t in g.members), None)
 
     def _add(self, name, words, text):
         words = [_INSTRUCTION[name], *words]
@@ -328,7 +352,7 @@ class _Emitter:
                   f"{result} = {t.attrs['kind']} over {axis} of {self._name(x)}{text}")
 
     def _emit_softmax_ce(self, g, t):
-        forward, backward = (t, g.partner) if t.op.name == "softmax_cross_entropy" else (None, t)
+        forward, backward = (t, g.partners[0] if g.partners else None) if t.op.name == "softmax_cross_entropy" else (None, t)
         z, y = t.inputs[:2]
         if backward is None:
             gradient = [-1, 0, 0, SCALAR]
@@ -346,27 +370,71 @@ class _Emitter:
                   + f" = {self._name(z)}, {self._name(y)}{scale}")
 
     def _emit_gather(self, g, t):
-        table, ids = t.inputs
+        table = t.inputs[0]
         width = dim_size(table.shape[1:])
-        self._add("gather", [dim_size(ids.shape), width, table.shape[0], *self._operand(table, width), *self._operand(ids, 1),
-                             *self._operand(t, width)], f"{self._result(t)} = rows {self._name(ids)} of {self._name(table)}")
+        words, text = self._lookup(t, width, table.shape[0])
+        if dim_size(t.inputs[1].shape) == 0:  # bags of nothing
+            self._add("fill", [dim_size(t.shape), *self._operand(t, 1), 0], f"{self._result(t)} = 0")
+        self._add("gather", [*words, *self._operand(t, width)], f"{self._result(t)} = {text}")
+
+    def _lookup(self, t, width, limit):
+        """The words that gather, scatter_add and row_update have in common, and their text."""
+        x, ids, *weights = t.inputs
+        attrs, n = t.attrs, dim_size(ids.shape)
+        per = ids.shape[-1] if attrs["bag"] else 1
+        text = f"{'means' if attrs['mean'] else 'sums'} of {per} rows" if attrs["bag"] else "rows"
+        text = (f"{text} {self._name(ids)} of {self._name(x)}" if t.op.name == "take" else
+                f"sums of {self._name(x)} at {text} {self._name(ids)}") + (f" times {self._name(weights[0])}" if weights else "")
+        return [n, width, limit, max(per, 1), int(attrs["mean"]), attrs["padding"], *self._operand(x, width),
+                *self._operand(ids, 1), *(self._operand(weights[0], 1) if weights else [-1, 0, 0])], text
 
     def _emit_scatter(self, g, t):
-        src, ids = t.inputs
-        width = dim_size(t.shape[1:])
-        self._add("scatter_add", [dim_size(ids.shape), width, t.shape[0], *self._operand(src, width), *self._operand(ids, 1),
-                                  *self._operand(t, width)], f"{self._result(t)} = sums of {self._name(src)} at rows {self._name(ids)}")
+        width = dim_size(t.shape[t.inputs[1].ndim if t.op.name == "coalesce" else 1:])
+        limit = dim_size(t.inputs[1].shape) if t.op.name == "coalesce" else t.shape[0]
+        words, text = self._lookup(t, width, limit)
+        self._add("scatter_add", [*words, *self._operand(t, width)], f"{self._result(t)} = {text}")
+
+    def _emit_first(self, g, t):
+        (ids,) = t.inputs
+        self._add("first", [dim_size(ids.shape), t.attrs["padding"], *self._operand(ids, 1), *self._operand(t, 1)],
+                  f"{self._result(t)} = first places of {self._name(ids)}")
+
+    def _emit_row_update(self, g, t):
+        words, text = self._lookup(t, g.cols, t.attrs["limit"])
+        self.spaces["rows"] = len(self.spaces)  # of one block, each thread's own
+        read = {root(x) for m in g.members for x in m.inputs}
+        tables = []
+        for x in g.tables:
+            self.names[x] = self.names[g.writes.get(x, x)] = x.name
+            tables += [self.spaces[x.attrs["space"]], x.attrs["offset"], g.cols, self.place[x][1], int(x in read),
+                       int(x in g.writes)]
+        index, members = self._map(g)
+        del self.spaces["rows"]
+        self._add("row_update", [*words, g.rows, g.bytes, 0, len(g.tables), *tables, index],
+                  f"rows of {', '.join(x.name for x in g.tables)} = {text}, {g.rows} at a time{members}")
 
     def _emit_argmax(self, g, t):
         (x,) = t.inputs
         self._add("argmax", [dim_size(t.shape), x.shape[-1], *self._operand(x, x.shape[-1]), *self._operand(t, 1)],
                   f"{self._result(t)} = argmax of {self._name(x)}")
 
+    def _emit_call(self, g, t):
+        """A user's operation (``operation.py``), or its backward, whose gradients are the partners."""
+        parts = sorted(g.partners, key=lambda p: p.attrs["input"])
+        results = parts if t.op.name == "call_backward" else [t]
+        arrays = []
+        for x in [*t.inputs, *results]:
+            arrays += [dim_size(x.shape), int(x.dtype == "int32"), *self._operand(x, 1)]
+        self._add("call", [len(self.calls), len(t.inputs), len(results), *arrays],
+                  f"{', '.join(self._result(r) for r in results)} = {t.name} of {', '.join(self._name(x) for x in t.inputs)}")
+        self.calls.append(t.attrs["call"].call(t, [p.attrs["input"] for p in parts], self.dtype))
+
     def _copy(self, shape, src, src_strides, src_offset, dst, dst_strides, dst_offset, text):
         if dim_size(shape) == 0:
             return  # nothing to copy, and perhaps no memory behind it
         (ss, so, _), (ds, do, _) = self._operand(src, 1), self._operand(dst, 1)
-        self._add("copy", [len(shape), *shape, ss, so + src_offset, *src_strides, ds, do + dst_offset, *dst_strides], text)
+        self._add("copy_int" if dst.dtype == "int32" else "copy",
+                  [len(shape), *shape, ss, so + src_offset, *src_strides, ds, do + dst_offset, *dst_strides], text)
 
     def _emit_strided(self, g, t):
         self._copy(t.shape, t.inputs[0], t.attrs["strides"], t.attrs["offset"], t, contiguous(t.shape), 0,
@@ -391,14 +459,14 @@ class _Emitter:
         if not g.members:
             return -1, ""
         loads, slots, sources = [], {}, []
-        if g.anchor is not None:
+        if g.anchor is not None and not g.tables:
             loads.append([-1, 0, max(g.cols, 0), FULL])
             slots[g.anchor, FULL] = 0
             sources.append(g.anchor)
         members = set(g.members)
         for t in g.members:
             for x in t.inputs:
-                r, kind = root(x), operand_kind(x.shape, t.shape, g.rows, g.cols)
+                r, kind = root(x), self._kind(g, t, x)
                 if r not in members and (r, kind) not in slots:
                     slots[r, kind] = len(loads)
                     loads.append([*self._operand(x, g.cols if kind == FULL else 1 if kind == COL else 0), kind])
@@ -409,7 +477,7 @@ class _Emitter:
             operands = []
             for x in t.inputs:
                 r = root(x)
-                slot = made[r] if r in members else slots[r, operand_kind(x.shape, t.shape, g.rows, g.cols)]
+                slot = made[r] if r in members else slots[r, self._kind(g, t, x)]
                 operands.append(slot)
                 reads[slot] = i
             node = self.randoms.setdefault(t.attrs["key"], len(self.randoms)) if t.op.code == "random" else 0
@@ -428,6 +496,14 @@ class _Emitter:
         if g.anchor is None:
             return len(self.maps) - 1, f"[{_dim(g.rows)},{_dim(g.cols)}] {listing}"
         return len(self.maps) - 1, f" | {listing}"
+
+    @staticmethod
+    def _kind(g, t, x):
+        """How operand `x` of member `t` lies under the region of a group."""
+        if not g.tables:
+            return operand_kind(x.shape, t.shape, g.rows, g.cols)
+        own = root(x) is g.anchor or root(x) in g.tables or root(x) in g.members
+        return FULL if own else SCALAR if dim_size(x.shape) == 1 else ROW
 
     # ---------------------------------------------------------------- text
 

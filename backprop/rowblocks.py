@@ -61,7 +61,7 @@ def part(groups, homes, checks, late, barrier) -> RowBlocks | None:
         inputs -= {t for t in _tensors(g)}
         early = {root(x) for x in g.anchor.inputs} if g.anchor is not None and _is_sum(g) else inputs
         ready = not behind and not any(x in late or where.get(x) is parts.after for x in early)
-        writes = any(t in homes and homes[t].target is not None for t in g.members)
+        writes = bool(g.tables) or any(t in homes and homes[t].target is not None for t in g.members)
         if ready and _is_sum(g):
             parts.inside.append(g)
             parts.sums.add(g)
@@ -92,7 +92,7 @@ def worth_it(parts: RowBlocks, capacity: int, item: int) -> bool:
 
 
 def _tensors(g):
-    return [t for t in (g.anchor, g.partner, *g.members) if t is not None]
+    return [t for t in (g.anchor, *g.partners, *g.members) if t is not None]
 
 
 def _by_rows(g):
@@ -137,6 +137,6 @@ def _find_private(parts, where, homes, checks):
             for x in (root(x) for x in t.inputs):
                 if not within or (g in parts.sums and t is not g.anchor):
                     outside.add(x)
-                elif x in made and (made[x] != order[g] or t is g.anchor or t is g.partner):
+                elif x in made and (made[x] != order[g] or t is g.anchor or t in g.partners):
                     last[x] = max(last.get(x, 0), order[g])
     parts.private = {t: (made[t], end) for t, end in last.items() if t not in outside and t.dtype != "int32"}
