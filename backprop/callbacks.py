@@ -60,7 +60,7 @@ class EarlyStopping(Callback):
     mode : {"min", "max"}, optional
         By name: accuracies grow, everything else falls.
     restore_best : bool
-        Put the best epoch's parameters back at the end.
+        Put the best epoch's parameters and buffers back at the end.
     """
 
     def __init__(self, monitor=None, patience=10, min_delta=0.0, mode=None, restore_best=True):
@@ -84,7 +84,7 @@ class EarlyStopping(Callback):
         if better:
             self.best, self.best_epoch, self._waited = value, epoch, 0
             if self.restore_best:
-                self._parameters = trainer.net.flat_parameters.copy()
+                self._parameters = (trainer.net.flat_parameters.copy(), trainer.net.flat_buffers.copy())
         else:
             self._waited += 1
             if self._waited >= self.patience:
@@ -93,7 +93,7 @@ class EarlyStopping(Callback):
 
     def on_train_end(self, trainer):
         if self.restore_best and self._parameters is not None and self.stopped_epoch is not None:
-            trainer.net.flat_parameters[...] = self._parameters
+            trainer.net.flat_parameters[...], trainer.net.flat_buffers[...] = self._parameters
 
 
 class Progress(Callback):

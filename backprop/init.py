@@ -207,23 +207,53 @@ def inverse_sigmoid(p):
     return out if p.ndim else float(out)
 
 
-def output_bias(targets, activation=None):
-    """An output bias with which an untrained network predicts the mean target.
+def output_bias(targets, loss=None, classes=None):
+    """An output bias with which an untrained network predicts the mean target, whatever its inputs.
 
     Parameters
     ----------
     targets : array_like, shape (n,) or (n, outputs)
-    activation : {None, "sigmoid", "logistic"}
-        What follows the output layer, or is within the loss: nothing gives the means, the logistic their inverse sigmoids.
+        For a cross-entropy labels (n,), or rows of probabilities.
+    loss : {None, "squared_error", "binary_cross_entropy", "cross_entropy"}
+        What the scores go into: nothing and the squared error give the means; the binary cross-entropy their inverse sigmoids
+        (also called "sigmoid" or "logistic"); the cross-entropy the logarithms of the classes' frequencies.
+    classes : int, optional
+        Number of classes, where targets are labels; else the largest label and one.
 
     Returns
     -------
     float64, shape (1,) or (outputs,)
+
+    Raises
+    ------
+    ValueError
+        A mean of 0 or 1 has no inverse sigmoid; a class that does not occur has no logarithm.
     """
-    if activation not in (None, "sigmoid", "logistic"):
-        raise ValueError(f"activation must be None, 'sigmoid' or 'logistic', got {activation!r}")
+    kinds = {None: "mean", "squared_error": "mean", "mse": "mean", "binary_cross_entropy": "logistic", "bce": "logistic",
+             "sigmoid": "logistic", "logistic": "logistic", "cross_entropy": "softmax", "softmax_cross_entropy": "softmax"}
+    if not (loss is None or isinstance(loss, str)) or loss not in kinds:
+        raise ValueError(f"loss (or the activation behind the scores) must be one of {', '.join(map(str, kinds))}, got {loss!r}")
     targets = np.asarray(targets, np.float64)
     if targets.ndim not in (1, 2) or not targets.size:
         raise ValueError(f"targets must have shape (n,) or (n, outputs), got {targets.shape}")
+    if not np.isfinite(targets).all():
+        raise ValueError("targets must be finite")
+    if kinds[loss] == "softmax":
+        return _log_frequencies(targets, classes)
     mean = targets.reshape(len(targets), -1).mean(axis=0)
-    return mean if activation is None else inverse_sigmoid(mean)
+    return mean if kinds[loss] == "mean" else inverse_sigmoid(mean)
+
+
+def _log_frequencies(targets, classes):
+    if targets.ndim == 1:
+        labels = targets.astype(np.int64)
+        if (labels != targets).any() or labels.min() < 0:
+            raise ValueError("targets: class labels are whole numbers 0, 1 ...")
+        if classes is not None and labels.max() >= classes:
+            raise ValueError(f"targets: label {labels.max()} is out of range for {classes} classes")
+        frequencies = np.bincount(labels, minlength=classes or 0) / len(labels)
+    else:
+        frequencies = targets.mean(axis=0)
+    if not (frequencies > 0).all():
+        raise ValueError(f"targets: class {int(np.argmin(frequencies > 0))} does not occur, and the logarithm of 0 is no bias")
+    return _log(np.ascontiguousarray(frequencies))

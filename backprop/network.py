@@ -1,8 +1,8 @@
 """Networks: any acyclic graph of layers, its parameters in one array, and programs to run it.
 
-All parameters lie in one flat array, all gradients in another of the same layout; `parameters` and `gradients` are views. A
-program is lowered once for each use (prediction, forward and backward, a training step) and number of rows; the number of
-rows of a run is an argument of it.
+All parameters lie in one flat array, all gradients in another; `parameters` and `gradients` are views. Only the gradients of tables
+of embeddings are sparse and lie elsewhere: `gradients` has a `RowGradient` for each. A program is lowered once for each use
+(prediction, forward and backward, a training step) and number of rows; the number of rows of a run is an argument of it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from . import init
 from .arrays import check_array
 from .autodiff import gradients
 from .errors import ShapeError
-from .graph import BATCH, FLOATS, Tensor, ancestors, format_shape, rebuild, source
-from .layers import Layer, unique_names
+from .graph import BATCH, FLOATS, REAL, Tensor, ancestors, format_shape, rebuild, source
+from .layers import Layer, outermost, unique_names, with_inner
 from .lower import Assign, Storage, lower
 from .ops import add
+from .sparse import RowGradient, row_sum, tables
+from .structure import summary
 
 _CHUNK = 256  # rows of one prediction run
 _NO_SIZE = "the network has no input size yet: put bp.Input(size) first, or give it data"
@@ -30,10 +32,23 @@ _PENDING = 256  # forwards that may wait for their backward
 def aligned_zeros(n, dtype):
     """Zeros that start at a multiple of 64 bytes."""
     dtype = np.dtype(dtype)
-    raw = np.empty(n * dtype.itemsize + 64, dtype=np.uint8)  # where it is large, NumPy asks for huge pages
-    raw[...] = 0
+    raw = np.zeros(n * dtype.itemsize + 64, dtype=np.uint8)  # where it is large: huge pages, and none before it is written
     start = -raw.ctypes.data % 64
     return raw[start:start + n * dtype.itemsize].view(dtype)
+
+
+def default_name(i, count):
+    """The name of input `i` of so many, where it has none of its own."""
+    return f"x{i}" if count > 1 else "x"
+
+
+def _places(parameters):
+    """Where each parameter starts in one flat array, and the size of that: each on a cache line."""
+    places, at = {}, 0
+    for p in parameters:
+        places[p] = at
+        at += -(-int(np.prod(p.shape)) // 16) * 16
+    return places, at
 
 
 class Views(Mapping):
@@ -73,10 +88,19 @@ class Network:
     parameters : mapping of str to ndarray
         Writable views, ``"0.weight" (in, out)``, ``"0.bias" (out,)`` ...
     flat_parameters, flat_gradients : ndarray
-        The one array behind all parameters, and behind all gradients.
+        The one array behind all parameters, and behind all gradients but those of tables that only `Embedding` and the like use:
+        these are sparse (`RowGradient`), and part of `gradients` alone.
+    buffers : mapping of str to ndarray
+        Writable views of what layers keep beside their parameters, as the running statistics of `BatchNorm`: training writes
+        them, no gradient moves them.
+    flat_buffers : ndarray
+        The one array behind all buffers.
     """
 
-    save: Callable[..., None]  # attached by saving.py
+    save: Callable[..., None]  # both attached by saving.py
+    load_weights: Callable
+    loaded = None  # what `bp.load` found in the file
+    _sequential = False  # the layers stand in a row in `layers`, those without parameters too
 
     def __init__(self, inputs, outputs, dtype="float32", seed=None):
         self._configure(dtype, seed)
@@ -114,45 +138,100 @@ class Network:
                 raise ValueError(f"an output rests on {t!r}, which is not among the inputs")
             if t.op.name == "parameter":
                 parameters.append(t.attrs["parameter"])
-                layers.setdefault(parameters[-1].layer)
+                layers.setdefault(outermost(parameters[-1].layer))
         self.layers: list[Layer] = list(layers) if names is None else list(names)
-        names = dict(zip(self.layers, unique_names(self.layers))) if names is None else names
-        order = {layer: i for i, layer in enumerate(self.layers)}
+        names = with_inner(dict(zip(self.layers, unique_names(self.layers))) if names is None else names)
+        order = {layer: i for i, layer in enumerate(names)}
         parameters.sort(key=lambda p: (order[p.layer], p.layer.parameters.index(p)))
-        self._parameters, self._offsets, at = parameters, {}, 0
-        for p in parameters:
-            self._offsets[p] = at
-            at += -(-int(np.prod(p.shape)) // 16) * 16  # each starts on a cache line
+        self._parameters = [p for p in parameters if not p.buffer]
+        self._buffers = [p for p in parameters if p.buffer]
+        self._offsets, at = _places(self._parameters)
+        self._buffer_offsets, buffers = _places(self._buffers)
         self._names = {p: f"{names[p.layer]}.{p.name}" for p in parameters}
         if len(set(self._names.values())) < len(parameters):
             raise ValueError(f"layers must have different names, got {', '.join(names.values())}")
         # The graph with sources that know their place in the flat array.
-        replace = {t: source("input", t.shape, self.dtype if t.dtype in FLOATS else t.dtype, f"x{i}" if len(inputs) > 1 else "x")
+        replace = {t: source("input", t.shape, "int32" if t.dtype == "int32" else self.dtype, t.name or default_name(i, len(inputs)))
                    for i, t in enumerate(inputs)}
-        self._sources = {p: source("parameter", p.shape, self.dtype, self._names[p], space="parameters", offset=self._offsets[p])
-                         for p in parameters}
+        if len({t.name for t in replace.values()}) < len(replace):
+            raise ValueError(f"inputs must have different names, got {', '.join(t.name for t in replace.values())}")
+        self._sources = {p: source("parameter", p.shape, self.dtype, self._names[p], space=space, offset=offset)
+                         for space, places in (("parameters", self._offsets), ("buffers", self._buffer_offsets))
+                         for p, offset in places.items()}
         replace.update({p.tensor: s for p, s in self._sources.items()})
         self._outputs, _ = rebuild(outputs, replace, dtype=self.dtype)
         self._inputs = [replace[t] for t in inputs]
         self.flat_parameters = aligned_zeros(at, self.dtype)
         self.parameters = self._views(self.flat_parameters)
-        self._gradients = None
+        self.flat_buffers = aligned_zeros(buffers, self.dtype)
+        self.buffers = self._views(self.flat_buffers, self._buffer_offsets)
+        taken = tables(self._outputs, [self._sources[p] for p in self._parameters])
+        self._tables = {p for p in self._parameters if self._sources[p] in taken}  # their gradients are sparse
+        self._gradient_offsets, self._gradient_size = _places([p for p in self._parameters if p not in self._tables])
+        self._gradients, self._row_gradients = None, {}
+        self._id_ranges = self._find_id_ranges()
         self._initialize()
 
-    def _views(self, flat):
-        return Views({self._names[p]: flat[self._offsets[p]:self._offsets[p] + int(np.prod(p.shape))].reshape(p.shape)
-                      for p in self._parameters})
+    def _find_id_ranges(self):
+        """For inputs that are row numbers of tables: the lowest and how many are allowed by all of them, and by which layer."""
+        owner, ranges = {s: p.layer for p, s in self._sources.items()}, {}
+        for t in ancestors(self._outputs):
+            if t.op.name == "take":
+                ids = t.inputs[1]
+                while ids.op.kind == "view":
+                    ids = ids.inputs[0]
+                if ids in self._inputs:
+                    low, rows = -1 if t.attrs["padding"] == -1 else 0, t.inputs[0].shape[0]
+                    old = ranges.get(ids, (low, rows + 1, None))
+                    ranges[ids] = (max(low, old[0]), *((rows, owner.get(t.inputs[0], "a table")) if rows < old[1] else old[1:]))
+        return ranges
+
+    def _views(self, flat, places=None):
+        places = self._offsets if places is None else places
+        return Views({self._names[p]: flat[at:at + int(np.prod(p.shape))].reshape(p.shape) for p, at in places.items()})
 
     def _initialize(self):
         stream = init.Stream(self.seed or 0)
-        for p, view in zip(self._parameters, self.parameters.values()):
+        for p, view in zip(self._parameters + self._buffers, [*self.parameters.values(), *self.buffers.values()]):
             view[...] = p.initializer(p.shape, view.dtype, stream)
 
     def initialize(self, seed) -> None:
-        """Draw all weights anew."""
+        """Draw all weights anew, and set the buffers back."""
         self._require_built()
         self.seed = int(seed)
         self._initialize()
+
+    def set_output_bias(self, y, loss="squared_error", output=0) -> None:
+        """Set the bias of the output layer so that the untrained network predicts about the mean target: training then need not
+        find it first.
+
+        Parameters
+        ----------
+        y : array_like (n,) or (n, k)
+            Targets of the training.
+        loss : str or Loss
+            ``"squared_error"``: the mean; ``"binary_cross_entropy"``: its inverse sigmoid (0.2 gives -1.386);
+            ``"cross_entropy"``: the logarithm of each class's frequency.
+        output : int
+            Which output, where there are several.
+
+        Raises
+        ------
+        ValueError
+            The output is not made by a `Dense` layer with a bias and no activation, or the targets do not fit. Nothing is changed.
+        """
+        self._require_built()
+        if not 0 <= output < len(self._outputs):
+            raise ValueError(f"output must be in [0, {len(self._outputs)}), got {output!r}")
+        y_ = self._outputs[output]
+        by_source = {s: p for p, s in self._sources.items()}
+        p = by_source.get(y_.inputs[1]) if y_.op.name == "add" else None
+        if p is None or p.shape != y_.shape[1:]:
+            raise ValueError(f"output {output} is not made by a Dense layer with a bias and no activation")
+        bias = init.output_bias(y, getattr(loss, "name", loss), p.shape[0])
+        if bias.shape != p.shape:
+            raise ShapeError(f"the targets have {bias.size} columns, the output has {p.shape[0]}")
+        self.parameters[self._names[p]][...] = bias
 
     @property
     def built(self) -> bool:
@@ -163,7 +242,8 @@ class Network:
             raise ValueError(_NO_SIZE)
 
     def __getattr__(self, name):
-        if name in ("parameters", "gradients", "flat_parameters", "flat_gradients") and self.__dict__.get("_inputs") is None:
+        if self.__dict__.get("_inputs") is None and name in ("parameters", "gradients", "buffers", "flat_parameters",
+                                                             "flat_gradients", "flat_buffers"):
             raise AttributeError(f"{name}: {_NO_SIZE}")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -189,13 +269,30 @@ class Network:
     def flat_gradients(self):
         if self._gradients is None:
             self._require_built()
-            self._gradients = aligned_zeros(self.flat_parameters.size, self.dtype)
+            self._gradients = aligned_zeros(self._gradient_size, self.dtype)
         return self._gradients
 
     @property
     def gradients(self):
-        """The gradients of the last backward passes, a mapping of views."""
-        return self._views(self.flat_gradients)
+        """The gradients of the last backward passes: views of `flat_gradients`, and a `RowGradient` for each table."""
+        views = self._views(self.flat_gradients, self._gradient_offsets)
+        return Views({name: views[name] if name in views else self._row_gradient(p)
+                      for p, name in self._names.items() if p not in self._buffer_offsets})
+
+    def clear_gradients(self) -> None:
+        """Set all gradients to zero."""
+        if self._gradients is not None:
+            self._gradients[...] = 0
+        self._row_gradients = {}
+
+    def _row_gradient(self, p):
+        none = np.empty(0, "int32"), np.empty((0, *p.shape[1:]), self.dtype), p.shape
+        return self._row_gradients[p] if p in self._row_gradients else RowGradient(*none)
+
+    def _split(self, grads):
+        """Gradients by parameter, parted in dense ones {p: Tensor} and sparse ones {p: RowSum}. Tables without any are in neither."""
+        sums = {p: row_sum(g) for p, g in grads.items() if p in self._tables}
+        return {p: g for p, g in grads.items() if p not in sums}, {p: s for p, s in sums.items() if s is not None}
 
     def trainable(self):
         """Parameters that training may change, in order."""
@@ -207,15 +304,31 @@ class Network:
         shapes = (", ".join(format_shape(t.shape) for t in ts) for ts in (self._inputs, self._outputs))
         return f"<{type(self).__name__} {' -> '.join(shapes)}, {sum(v.size for v in self.parameters.values()):,} parameters, {self.dtype}>"
 
+    def summary(self):
+        """A table of the layers: name, type, shape of the output, parameters, and whether training may change them.
+
+        Returns
+        -------
+        str
+            Shown as it is where it ends a line of an interactive session. Before the input size is known it says so. Layers
+            without parameters are listed as the operations that they are made of, but for a Sequential.
+        """
+        return summary(self)
+
     # ---------------------------------------------------------------- arrays in
 
     def check_inputs(self, x, argument="X"):
-        """`x` as a list of arrays, one for each input, all with the same number of rows."""
+        """`x` (one array, a list of one for each input, or a dict by the names of inputs) as a list of arrays, all with the same
+        number of rows."""
         if not self.built:
             self.build(x, argument)
         many = len(self._inputs) > 1
-        if many and isinstance(x, Mapping):
-            x = list(x.values())
+        if isinstance(x, Mapping):
+            names = [t.name for t in self._inputs]
+            if set(x) != set(names):
+                raise ValueError(f"{argument} has the keys {', '.join(map(repr, x)) or '(none)'}; the inputs are named "
+                                 f"{', '.join(map(repr, names))}")
+            x = [x[name] for name in names] if many else x[names[0]]
         if many and (not isinstance(x, (list, tuple)) or len(x) != len(self._inputs)):
             raise ValueError(f"{argument} must be a list of {len(self._inputs)} arrays, one for each input")
         arrays = []
@@ -224,6 +337,12 @@ class Network:
             a = check_array(name, a, t.dtype, empty=True)
             if a.ndim == 0 or a.shape[1:] != t.shape[1:]:
                 raise ShapeError(f"{name} has shape {a.shape}; the network's input has shape {format_shape(t.shape)}")
+            if t in self._id_ranges and a.size:
+                low, limit, whose = self._id_ranges[t]
+                if a.min() < low or a.max() >= limit:
+                    at = np.unravel_index(int(((a < low) | (a >= limit)).argmax()), a.shape)
+                    raise ValueError(f"{name}[{', '.join(map(str, at))}] is {a[at]}, out of range for {whose!r} "
+                                     f"({low} .. {limit - 1})")
             if arrays and a.shape[0] != arrays[0].shape[0]:
                 raise ValueError(f"{argument}[0] has {arrays[0].shape[0]} rows, {name} has {a.shape[0]}")
             arrays.append(a)
@@ -231,13 +350,46 @@ class Network:
 
     # ---------------------------------------------------------------- programs
 
-    def graph(self, training):
-        """Inputs and outputs of the graph for training or inference."""
-        return self._inputs, rebuild(self._outputs, training=training)[0]
+    def graph(self, training, nodes=None):
+        """Inputs of the graph, and its outputs (or other nodes) in their form for training or inference."""
+        if training:
+            return self._inputs, self.training_graph(nodes)[0]
+        return self._inputs, rebuild(self._outputs if nodes is None else nodes, training=False)[0]
+
+    def training_graph(self, nodes=None):
+        """Outputs of the graph for training (or other nodes), and what training writes to the buffers: a list of Assign.
+
+        Where a layer is not trainable, its buffers stand for themselves.
+        """
+        nodes = self._outputs if nodes is None else nodes
+        owner = {s: p for p, s in self._sources.items()}
+        running = [t for t in ancestors(nodes) if t.op.name == "running"]
+        frozen = {t: t.inputs[1] for t in running if t.inputs[1] in owner and not owner[t.inputs[1]].layer.trainable}
+        outputs, new = rebuild(nodes, frozen, training=True)
+        assigns = {}
+        for t in running:
+            if t in frozen:
+                continue
+            p = owner.get(t.inputs[1])
+            if p is None or not p.buffer:
+                raise TypeError(f"running: {t.inputs[1]!r} is no buffer of a layer")
+            if p in assigns:
+                raise ValueError(f"{p.layer!r} stands in the network more than once: its {p.name} would be written more than once")
+            assigns[p] = Assign("buffers", self._buffer_offsets[p], new[t.inputs[2]], self._sources[p])
+        return outputs, list(assigns.values())
 
     def storage(self, **more):
-        size = self.flat_parameters.size
-        return {"parameters": Storage(size, self.dtype, True), **more}
+        buffers = {"buffers": Storage(self.flat_buffers.size, self.dtype, True)} if self.flat_buffers.size else {}
+        return {"parameters": Storage(self.flat_parameters.size, self.dtype, True), **buffers, **more}
+
+    def gradient_storage(self):
+        return {"gradients": Storage(self._gradient_size, self.dtype, True)} if self._gradient_size else {}
+
+    def bind(self, plan, binding) -> None:
+        """Put the network's arrays in the places of a program that reads or writes them."""
+        for name in ("parameters", "buffers", "gradients"):
+            if name in plan.spaces:
+                binding.set(plan.spaces[name], getattr(self, f"flat_{name}"))
 
     def _plan(self, key, make):
         with self._lock:
@@ -250,9 +402,7 @@ class Network:
                 pass
         plan = self._plans[key]
         binding = plan.binding()
-        binding.set(plan.spaces["parameters"], self.flat_parameters)
-        if "gradients" in plan.spaces:
-            binding.set(plan.spaces["gradients"], self.flat_gradients)
+        self.bind(plan, binding)
         return plan, binding
 
     def _bind_inputs(self, plan, binding, arrays):
@@ -269,7 +419,7 @@ class Network:
 
         Parameters
         ----------
-        X : array_like (n, ...), or a list of one for each input
+        X : array_like (n, ...), or a list of one for each input, or a dict by the names of inputs
         batch_size : int, optional
             Rows of one run; changes memory, never the result.
 
@@ -283,14 +433,20 @@ class Network:
         return self._run(arrays, False, _CHUNK if batch_size is None else int(batch_size))
 
     def __call__(self, X, training=False):
-        """Outputs for `X`; ``training=True`` draws dropout anew."""
-        return self._run(self.check_inputs(X), bool(training), _CHUNK)
+        """Outputs for `X`; with ``training=True`` those that training would see: dropout is drawn anew, and layers that normalise
+        over the batch take all rows of `X` for one batch. Nothing is written: buffers stay as they are."""
+        arrays = self.check_inputs(X)
+        whole = training and bool(self._buffers)
+        return self._run(arrays, bool(training), 1 << max(arrays[0].shape[0] - 1, 0).bit_length() if whole else _CHUNK)
 
-    def _run(self, arrays, training, chunk):
+    def _run(self, arrays, training, chunk, nodes=None):
+        """Values of the outputs, or of other `nodes` of the graph."""
         n = arrays[0].shape[0]
-        key = ("predict", training, chunk)
-        plan, binding = self._plan(key, lambda: lower(self.graph(training)[1], self.dtype, storage=self.storage(), capacity=chunk))
-        results = [np.empty((n, *t.shape[1:]), dtype=t.dtype) for t in self._outputs]
+        nodes = self._outputs if nodes is None else nodes
+        key = ("predict", training and tuple(p.layer.trainable for p in self._buffers), chunk, *nodes)
+        plan, binding = self._plan(key, lambda: lower(self.graph(training, nodes)[1], self.dtype, storage=self.storage(),
+                                                      capacity=chunk))
+        results = [np.empty((n, *t.shape[1:]), dtype=t.dtype) for t in nodes]
         if training:
             self._draw += 1
         for start in range(0, n, chunk):
@@ -322,24 +478,26 @@ class Network:
     # ---------------------------------------------------------------- forward and backward by hand
 
     def _make_backward(self, capacity):
-        inputs, outputs = self.graph(True)
+        inputs, (outputs, assigns) = self._inputs, self.training_graph()
         up = [source("input", t.shape, t.dtype, f"d{t.name or 'output'}") for t in outputs]
         trainable = self.trainable()
         floats = [t for t in inputs if t.dtype in FLOATS]
         grads = gradients(outputs, [self._sources[p] for p in trainable] + floats, up)
-        assigns = []
-        for p, g in zip(trainable, grads):
-            old = source("state", p.shape, self.dtype, f"d{self._names[p]}", space="gradients", offset=self._offsets[p])
-            assigns.append(Assign("gradients", self._offsets[p], add(old, g), old))
-        plan = lower([*outputs, *grads[len(trainable):]], self.dtype, assigns=assigns, late=up, capacity=capacity,
-                     storage=self.storage(gradients=Storage(self.flat_gradients.size, self.dtype, True)))
-        plan.upstream = up
+        dense, sums = self._split(dict(zip(trainable, grads)))
+        for p, g in dense.items():
+            at = self._gradient_offsets[p]
+            old = source("state", p.shape, self.dtype, f"d{self._names[p]}", space="gradients", offset=at)
+            assigns.append(Assign("gradients", at, add(old, g), old))
+        parts = [t for s in sums.values() for t in s.parts()]
+        plan = lower([*outputs, *grads[len(trainable):], *parts], self.dtype, assigns=assigns, late=up, capacity=capacity, storage=self.storage(**self.gradient_storage()))
+        plan.upstream, plan.tables = up, list(sums)
         return plan
 
     def forward(self, X):
         """Outputs in training mode, with all that `backward` needs kept until then.
 
-        Several forwards may wait; the last is the first whose backward is taken.
+        Several forwards may wait; the last is the first whose backward is taken. The buffers of layers are written here, as by a
+        step, but that there is no loss to check first.
 
         Returns
         -------
@@ -351,14 +509,14 @@ class Network:
             raise RuntimeError(f"{_PENDING} forward passes wait for their backward; use predict() where none is wanted, "
                                "or release() to drop them")
         capacity = 1 << max(n - 1, 0).bit_length()
-        key = ("backward", capacity, tuple(p.layer.trainable for p in self._parameters))
+        key = ("backward", capacity, tuple(p.layer.trainable for p in self._parameters + self._buffers))
         plan, binding = self._plan(key, lambda: self._make_backward(capacity))
         arrays = [np.array(a) for a in arrays]  # the caller may change theirs before backward
         self._bind_inputs(plan, binding, arrays)
         results = [np.empty((n, *t.shape[1:]), dtype=t.dtype) for t in self._outputs]
         for i, r in enumerate(results):
             binding.set(plan.spaces[f"output {i}"], r)
-        dx = [np.empty((n, *t.shape[1:]), dtype=self.dtype) for t in plan.outputs[len(results):]]
+        dx = [np.empty([n if d == BATCH else d for d in t.shape], t.dtype) for t in plan.outputs[len(results):]]
         for i, d in enumerate(dx, len(results)):
             binding.set(plan.spaces[f"output {i}"], d)
         for i, s in enumerate(plan.inputs):
@@ -374,7 +532,7 @@ class Network:
     def backward(self, dout):
         """Gradients of the last forward that waits, from the gradient of its output.
 
-        They are added to `flat_gradients` (`Trainer.apply` takes and clears them).
+        They are added to `flat_gradients`, and to the sparse ones in `gradients` (`Trainer.apply` takes and clears them).
 
         Parameters
         ----------
@@ -382,7 +540,7 @@ class Network:
 
         Returns
         -------
-        ndarray, of the shape of the input, or a list of one for each input
+        ndarray, of the shape of the input, or a list of one for each input of real numbers; None where there is none
         """
         if not self._pending:
             raise RuntimeError("backward() needs a forward() before it")
@@ -402,7 +560,11 @@ class Network:
                 binding.set(plan.spaces[f"input {i}"], checked[plan.upstream.index(s)])
         self._status(binding.run(n, plan.mark, -1, self.seed or 0, draw, 0, False, 0))
         self._release(key, plan, binding)
-        return dx[0] if len(dx) == 1 else dx
+        parts = len(dx) - 3 * len(plan.tables)
+        for i, p in enumerate(plan.tables):
+            new = RowGradient.picked(*dx[parts + 3 * i:parts + 3 * i + 3], p.shape)
+            self._row_gradients[p] = self._row_gradients[p] + new if p in self._row_gradients else new
+        return dx[0] if parts == 1 else dx[:parts] or None
 
     def release(self) -> None:
         """Drop all forwards that wait for a backward."""
@@ -421,6 +583,8 @@ class Sequential(Network):
     dtype : {"float32", "float64"}
     seed : int, optional
     """
+
+    _sequential = True
 
     def __init__(self, layers, dtype="float32", seed=None):
         if not hasattr(layers, "__iter__"):
@@ -449,14 +613,15 @@ class Sequential(Network):
 
     def build(self, x, argument="X"):
         if not self.built:
-            a = check_array(argument, x, self.dtype, empty=True)
-            if a.ndim < 2:
+            dtype = self.layers[0].input_dtype if self.layers else REAL
+            a = check_array(argument, x, self.dtype if dtype is REAL else dtype, empty=True)
+            if a.ndim < (2 if dtype is REAL else 1):
                 raise ShapeError(f"{argument} has shape {a.shape}; a network takes rows, (n, ...)")
             self._fresh = [layer for layer in self.layers if layer._built_for is None]
             with self.tentative():
-                self._connect(source("input", (BATCH, *a.shape[1:]), "float32", "x"))
+                self._connect(source("input", (BATCH, *a.shape[1:]), dtype, "x"))
 
     def _unbuild(self):
         for layer in self._fresh:
-            layer.parameters, layer._built_for = [], None
+            layer.unbuild()
         self._inputs = None

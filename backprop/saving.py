@@ -20,17 +20,21 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from . import _core, init
-from .errors import FileFormatError
+from .arrays import check_array
+from .errors import FileFormatError, ShapeError
 from .files import read_tensors, write_tensors
-from .graph import BATCH, FLOATS, OPERATIONS, Tensor, ancestors, apply, constant, contiguous, data, dim_size, scalar, source
-from .layers import LAYERS, Layer, unique_names
-from .network import Network, Sequential
+from .graph import BATCH, FLOATS, OPERATIONS, REAL, Tensor, ancestors, apply, constant, contiguous, data, dim_size, scalar, source
+from .layers import LAYERS, Layer, unique_names, with_inner
+from .network import Network, Sequential, default_name
+from .ops import NO_PADDING, row_attrs
 
-__all__ = ["load", "save"]  # the rest is for checkpoints
+__all__ = ["Loaded", "load", "load_weights", "save"]  # the rest is for checkpoints
 
 FORMAT, VERSION = "backprop network", 1
 _MAX_TEXT = 1 << 24  # of one description; JSON of that length takes some 300 MB at worst while it is parsed
@@ -70,22 +74,49 @@ def save(net, path, metadata=None) -> None:
     write_tensors(path, arrays, {**metadata, **own, "network": text})
 
 
-def load(path) -> Network:
+class Loaded(NamedTuple):
+    """What became of each name when weights were loaded.
+
+    Attributes
+    ----------
+    loaded : list of str
+        Names whose values were taken over.
+    missing : list of str
+        Names of the network that were not there: their values are as before (of a loaded network, freshly initialised).
+    unexpected : list of str
+        Names that were there and that the network does not have.
+    """
+
+    loaded: list[str]
+    missing: list[str]
+    unexpected: list[str]
+
+
+def load(path, strict=True) -> Network:
     """The network that `save` wrote to a file: the same parameters, names, and predictions bit for bit.
+
+    Parameters
+    ----------
+    path : path-like
+    strict : bool
+        False takes a file from which tensors were left out, or to which others were added: parameters that are missing get their
+        initial values. What was loaded stands in ``net.loaded``, see `Loaded`.
 
     Raises
     ------
     FileFormatError
         The file is damaged, is something else, or names a layer or operation that is not known here. A layer class of one's
-        own must be defined before its file is loaded.
+        own must be defined before its file is loaded. A tensor of another shape is an error whatever `strict` is.
     """
     tensors, metadata = read_tensors(path)
     try:
         check_format(metadata, FORMAT, VERSION)
-        kind, inputs, outputs, layers, used, dtype, seed = _rebuild(parse(metadata.get("network", "")), tensors)
+        record = parse(metadata.get("network", ""))
+        kind, inputs, outputs, layers, used, dtype, seed, unexpected = _rebuild(record, tensors, strict)
         initializers = {p: p.initializer for p in used.values()}
         for name, p in used.items():  # the stored values, in place of random ones
-            p.initializer = lambda shape, dtype, rng, a=tensors[name]: a
+            if name in tensors:
+                p.initializer = lambda shape, dtype, rng, a=tensors[name]: a
         try:
             net = kind([*inputs, *layers], dtype, seed) if kind is Sequential else kind(inputs, outputs, dtype, seed)
         finally:
@@ -93,10 +124,58 @@ def load(path) -> Network:
                 p.initializer = initializer
     except (ValueError, TypeError, IndexError, OverflowError) as e:
         raise FileFormatError(f"{os.fspath(path)}: {str(e)[:400]}") from e
+    names = [*net.parameters, *net.buffers]
+    net.loaded = Loaded([k for k in names if k in tensors], [k for k in names if k not in tensors], unexpected)
     return net
 
 
+def load_weights(net, source, strict=True) -> Loaded:
+    """Take over the values of parameters and buffers by name, from a file or from a mapping, in place.
+
+    Parameters
+    ----------
+    source : path-like, or mapping of str to array_like
+        A safetensors file: a network's, or any whose tensors have the names of this network's.
+    strict : bool
+        False allows names that only one side has: so part of a model is loaded.
+
+    Returns
+    -------
+    Loaded
+        The names that were loaded, those that are missing in the source, and those that the network does not have.
+
+    Raises
+    ------
+    FileFormatError
+        The file is damaged.
+    ValueError
+        Shapes differ, or, with ``strict=True``, names do: the message lists them. Nothing is changed then.
+    """
+    net._require_built()
+    given = source if isinstance(source, Mapping) else read_tensors(source)[0]
+    what = "weights" if isinstance(source, Mapping) else os.fspath(source)
+    views = {**net.parameters, **net.buffers}
+    report = Loaded([k for k in views if k in given], [k for k in views if k not in given], [k for k in given if k not in views])
+    arrays = {k: check_array(f"{what}: {k}", given[k], net.dtype, empty=True) for k in report.loaded}
+    wrong = [f"{k} has shape {a.shape}, the network's is {views[k].shape}" for k, a in arrays.items()
+             if a.shape != views[k].shape]
+    if wrong:
+        raise ShapeError(f"{what}: " + _listed(wrong))
+    if strict and (report.missing or report.unexpected):
+        raise ValueError(f"{what}: " + "; ".join(f"{kind} {_listed(map(str, names))}" for kind, names in (
+            ("missing", report.missing), ("unexpected", report.unexpected)) if names) + " (strict=False allows that)")
+    for k, a in arrays.items():
+        views[k][...] = a
+    return report
+
+
+def _listed(items, most=8):
+    items = list(items)
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
 Network.save = save
+Network.load_weights = load_weights
 
 
 # ---------------------------------------------------------------- JSON that may come from anywhere
@@ -193,16 +272,17 @@ def _describe(net):
     if isinstance(net, Sequential):
         distinct = list(dict.fromkeys(net.layers))
         (x,) = net._inputs
-        record.update({"class": "Sequential", "input": {"shape": list(x.shape[1:]), "dtype": x.dtype},
+        record.update({"class": "Sequential", "input": {"shape": list(x.shape[1:]), "dtype": x.dtype, **_own_name(net, x)},
                        "layers": [_layer_record(layer) for layer in distinct], "order": [distinct.index(f) for f in net.layers]})
-        return record, dict(net.parameters)
+        return record, {**net.parameters, **net.buffers}
     nodes, constants = graph_nodes(net)
     number = {t: i for i, t in enumerate(_all_nodes(net))}
     record.update({"layers": [{**_layer_record(f), "input": list(f._built_for)} for f in net.layers], "nodes": nodes,
                    "inputs": [number[t] for t in net._inputs], "outputs": [number[t] for t in net._outputs]})
-    if constants.keys() & net.parameters.keys():
-        raise ValueError(f"no layer may be named so that a parameter is {min(constants.keys() & net.parameters.keys())!r}")
-    return record, {**net.parameters, **constants}
+    arrays = {**net.parameters, **net.buffers}
+    if constants.keys() & arrays.keys():
+        raise ValueError(f"no layer may be named so that a parameter is {min(constants.keys() & arrays.keys())!r}")
+    return record, {**arrays, **constants}
 
 
 def _layer_record(layer):
@@ -210,7 +290,7 @@ def _layer_record(layer):
     if LAYERS.get(cls.__name__) is not cls:
         raise ValueError(f"{layer!r} cannot be saved: another layer class is known as {cls.__name__}")
     config = {k: _plain(v, f"{layer!r} cannot be saved: its {k}") for k, v in layer.config().items()}
-    return {"class": cls.__name__, "config": config, "name": layer.name, "trainable": layer.trainable}
+    return {"class": cls.__name__, "config": config, "name": layer.name, "trainable": layer._trainable}
 
 
 def _plain(value, what):
@@ -220,6 +300,8 @@ def _plain(value, what):
         return value
     if isinstance(value, (list, tuple)):
         return [_plain(v, what) for v in value]
+    if isinstance(value, Layer):
+        return {"layer": _layer_record(value)}
     if _INITIALIZERS.get(type(value).__name__) is type(value):
         return {"initializer": type(value).__name__, **dataclasses.asdict(value)}
     kind = "a Python function" if callable(value) else f"of type {type(value).__name__}"
@@ -237,17 +319,20 @@ def graph_nodes(net):
     for t in _all_nodes(net):
         number[t] = len(nodes)
         if t.op.name == "input":
-            attrs = {"shape": list(t.shape), "dtype": t.dtype}
+            attrs = {"shape": list(t.shape), "dtype": t.dtype, **_own_name(net, t)}
         elif t.op.name == "parameter":
             attrs = {"name": names[t]}
         elif t.op.name == "constant":
             attrs = {"value": json_number(t.attrs["value"])}
+        elif t.op.kind in ("call", "part"):
+            raise ValueError(f"the network cannot be saved: the operation {t.name} is written in Python, which a file cannot hold; "
+                             "in a Sequential, a layer class of one's own may use it")
         elif t._array is not None:
             attrs = {"tensor": f"constant:{len(constants)}"}
             constants[attrs["tensor"]] = t._array
         else:
             attrs = {k: keys.setdefault(v, len(keys)) if k == "key" and t.op.kind != "source" else _attribute(v)
-                     for k, v in t.attrs.items()}
+                     for k, v in t.attrs.items() if v != _ADDED.get(t.op.name, {}).get(k, ...)}
         node = {"op": "data" if t._array is not None else t.op.name}
         if t.inputs and t._array is None:
             node["inputs"] = [number[x] for x in t.inputs]
@@ -255,6 +340,11 @@ def graph_nodes(net):
             node["attrs"] = attrs
         nodes.append(node)
     return nodes, constants
+
+
+def _own_name(net, x):
+    """The name of an input, where it was given one."""
+    return {} if x.name == default_name(net._inputs.index(x), len(net._inputs)) else {"name": x.name}
 
 
 def _attribute(value):
@@ -269,8 +359,9 @@ def _attribute(value):
 
 # ---------------------------------------------------------------- reading
 
-def _rebuild(record, tensors):
-    """(class, inputs, outputs, layers in order, parameters by name, dtype, seed). No array is made here."""
+def _rebuild(record, tensors, strict=True):
+    """(class, inputs, outputs, layers in order, parameters by name, dtype, seed, names of tensors that are none of them). No
+    array is made here."""
     kind = field(record, "class", str)
     dtype, seed = field(record, "dtype", str), field(record, "seed", int, type(None))
     if dtype not in FLOATS:
@@ -281,26 +372,30 @@ def _rebuild(record, tensors):
     if kind == "Sequential":
         order = [layers[_whole(i, 0, len(layers), "'order'")] for i in field(record, "order", list)]
         x = field(record, "input", dict)
-        inputs = [_input((BATCH, *_sizes(field(x, "shape", list), "'shape' of the input")), field(x, "dtype", str))]
+        inputs = [_input((BATCH, *_sizes(field(x, "shape", list), "'shape' of the input")), field(x, "dtype", str),
+                         field(x, "name", str, type(None)))]
         outputs, names = inputs, {}
         for i, layer in enumerate(order):
             outputs = [layer(outputs[0])]
             names.setdefault(layer, layer.name or str(i))
+        names = with_inner(names)
         result = (Sequential, inputs, outputs, order)
     elif kind == "Network":
-        names = dict(zip(layers, unique_names(layers)))
+        names = with_inner(dict(zip(layers, unique_names(layers))))
         for layer, r in zip(layers, record["layers"]):
             layer._built_for = _sizes(field(r, "input", list), "'input' of a layer")
             layer.build((BATCH, *layer._built_for))
-        inputs, outputs = _graph(record, layers, names, tensors, dtype)
+        inputs, outputs = _graph(record, names, tensors, dtype)
         result = (Network, inputs, outputs, layers)
     else:
         raise ValueError(f"no kind of network is called {kind[:80]!r}")
     used = [t.attrs["parameter"] for t in ancestors(outputs) if t.op.name == "parameter"]
     used = {f"{names[p.layer]}.{p.name}": p for p in used}
     constants = {t.name for t in ancestors(outputs) if t.op.name == "data"}
-    check_tensors({name: p.shape for name, p in used.items()}, tensors, dtype, constants)
-    return (*result, used, dtype, seed)
+    others = sorted(tensors.keys() - used.keys() - constants)
+    check_tensors({name: p.shape for name, p in used.items() if strict or name in tensors}, tensors, dtype,
+                  constants if strict else constants.union(others))
+    return (*result, used, dtype, seed, others)
 
 
 def check_tensors(shapes, tensors, dtype, others=frozenset()):
@@ -320,11 +415,13 @@ def _short(shape):
     return str(shape) if all(d < 1 << 63 for d in shape) else "beyond all measure"
 
 
-def _layer(record, i) -> Layer:
+def _layer(record, i, depth=0) -> Layer:
+    if depth > 32:
+        raise ValueError(f"layer {i} is nested too deeply")
     name = field(record, "class", str)
     if name not in LAYERS:
         raise ValueError(f"layer {i} is of the class {name[:80]!r}, which is not known here")
-    config = {k: _argument(v, f"{k[:80]!r} of layer {i}") for k, v in field(record, "config", dict).items()}
+    config = {k: _argument(v, f"{k[:80]!r} of layer {i}", (i, depth)) for k, v in field(record, "config", dict).items()}
     try:
         layer = LAYERS[name](**config)
     except Exception as e:  # a class of a user's own may raise anything
@@ -333,15 +430,17 @@ def _layer(record, i) -> Layer:
     return layer
 
 
-def _argument(value, what):
+def _argument(value, what, place=(0, 0)):
     if type(value) is list:
-        if any(type(v) in (list, dict) for v in value):
+        if any(type(v) is list or (type(v) is dict and v.keys() != {"layer"}) for v in value):
             raise ValueError(f"{what} is nested")
-        return value
+        return [_argument(v, what, place) for v in value]
     if type(value) is float:
         return number_of(value, what)
     if type(value) is not dict:
         return value
+    if value.keys() == {"layer"}:
+        return _layer(value["layer"], place[0], place[1] + 1)
     cls = _INITIALIZERS.get(value.get("initializer")) if type(value.get("initializer")) is str else None
     fields = {f.name: f.type for f in dataclasses.fields(cls)} if cls else {}
     if cls is None or value.keys() != {"initializer", *fields}:
@@ -349,10 +448,10 @@ def _argument(value, what):
     return cls(**{k: field(value, k, str) if kind is str else number_of(value[k], what) for k, kind in fields.items()})
 
 
-def _input(shape, kind):
+def _input(shape, kind, name):
     if kind not in (*FLOATS, "int32"):
         raise ValueError("the dtype of an input must be float32, float64 or int32")
-    return source("input", shape, "float32" if kind in FLOATS else kind, "x")
+    return source("input", shape, REAL if kind in FLOATS else kind, name)
 
 
 # Attributes of the operations that have some, and how each is read; all others take none.
@@ -380,9 +479,16 @@ def _natural(value, what):
     return _whole(value, 0, 1 << 48, what)
 
 
+def _padding(value, what):
+    return _whole(value, NO_PADDING, _MAX_DIM, what)
+
+
 def _batched(value, what):
     return _sizes(value, what, batch=True)
 
+
+# Attributes that came later: left out of files at these values, so that files stay as they were.
+_ADDED = {"take": row_attrs(), "scatter_rows": row_attrs()}
 
 _ATTRIBUTES = {
     "random": {"shape": _batched, "dtype": _choice(*FLOATS), "key": _natural},
@@ -393,21 +499,21 @@ _ATTRIBUTES = {
     "strided": {"what": _choice("transpose", "broadcast_to", "slice"), "shape": _batched, "strides": _integers, "offset": _natural},
     "pad": {"shape": _batched, "strides": _integers, "offset": _natural},
     "concatenate": {"axis": _natural},
-    "scatter_rows": {"rows": _natural},
+    "take": {"bag": _flag, "mean": _flag, "padding": _padding},
+    "scatter_rows": {"rows": _natural, "bag": _flag, "mean": _flag, "padding": _padding},
     "leaky_relu": {"slope": number_of}, "elu": {"alpha": number_of}, "clip": {"low": number_of, "high": number_of},
     "softmax": {"axis": _natural}, "log_softmax": {"axis": _natural}, "logsumexp": {"axis": _natural},
+    "standardize": {"axis": _natural, "eps": number_of}, "variance": {"axes": _integers},
 }
 _ARITY = {code: arity for code, arity, _ in _core.MAP_OPS}
 _ARITY_OF_OTHERS = {"matmul": 2, "take": 2, "scatter_rows": 2, "prelu": 2, "binary_cross_entropy": 2, "softmax_cross_entropy": 2,
+                    "running": 3,
                     "softmax_cross_entropy_gradient": 3}
 
 
-def _graph(record, layers, names, tensors, dtype):
-    """Inputs and outputs of the graph that the nodes describe.
-
-    Like every graph that a network is made of it is in float32, constants included; the network takes it to its own dtype.
-    """
-    parameters = {f"{names[layer]}.{p.name}": p.tensor for layer in layers for p in layer.parameters}
+def _graph(record, names, tensors, dtype):
+    """Inputs and outputs of the graph that the nodes describe."""
+    parameters = {f"{name}.{p.name}": p.tensor for layer, name in names.items() for p in layer.parameters}
     nodes, keys = [], {}
     for i, r in enumerate(field(record, "nodes", list)):
         op, attrs = field(r, "op", str), field(r, "attrs", dict) if type(r) is dict and "attrs" in r else {}
@@ -431,7 +537,8 @@ def _graph(record, layers, names, tensors, dtype):
 
 def _source(op, attrs, parameters, tensors, dtype):
     if op == "input":
-        return _input(_sizes(field(attrs, "shape", list), "'shape'", batch=True), field(attrs, "dtype", str))
+        return _input(_sizes(field(attrs, "shape", list), "'shape'", batch=True), field(attrs, "dtype", str),
+                      field(attrs, "name", str, type(None)))
     if op == "parameter":
         name = field(attrs, "name", str)
         if name not in parameters:
@@ -446,7 +553,7 @@ def _source(op, attrs, parameters, tensors, dtype):
         if name not in tensors or tensors[name].dtype.name not in (dtype, "int32"):
             raise ValueError(f"the file has no tensor {name[:80]!r} of {dtype} or int32")
         a = tensors[name]
-        return data(a if a.dtype == np.int32 else a.astype("float32"), name=name)
+        return data(a, name=name)
     raise ValueError("it cannot stand in a file")
 
 
@@ -454,18 +561,22 @@ def _node(op, inputs, attrs, keys) -> Tensor:
     operation, readers = OPERATIONS[op], dict(_ATTRIBUTES.get(op, {}))
     if op == "strided" and attrs.get("what") == "transpose":
         readers["axes"] = _integers
+    attrs = {**_ADDED.get(op, {}), **attrs}
     if attrs.keys() != readers.keys():
         raise ValueError(f"its attributes must be {', '.join(readers) or 'none'}")
     attrs = {k: readers[k](v, f"{k!r}") for k, v in attrs.items()}
     arity = _ARITY[operation.code] if operation.kind == "map" else _ARITY_OF_OTHERS.get(op, 1)
+    if attrs.get("bag") and len(inputs) == 3:
+        arity = 3  # with weights
     if len(inputs) != arity if op != "concatenate" else not inputs:
         raise ValueError(f"it takes {arity} inputs, not {len(inputs)}")
     axes = (attrs.get("axis", 0), attrs.get("start", 0), attrs.get("stop", 1) - 1)
     if ("axis" in attrs or op == "reduce") and (max(axes) >= inputs[0].ndim or axes[1] > axes[2]):
         raise ValueError("it names an axis that its input does not have")
-    if op in ("take", "scatter_rows") and (inputs[1].dtype != "int32" or op == "scatter_rows" and
-                                           inputs[1].shape != inputs[0].shape[:inputs[1].ndim]):
-        raise ValueError("its second input must be row numbers")
+    if op in ("take", "scatter_rows") and attrs["padding"] >= (attrs["rows"] if op == "scatter_rows" else (*inputs[0].shape, 0)[0]):
+        raise ValueError("'padding' is no row")
+    if op == "variance" and not all(0 <= a < inputs[0].ndim for a in attrs["axes"]):
+        raise ValueError("'axes' names an axis that its input does not have")
     if op == "dropout" and not 0 <= attrs["rate"] < 1:
         raise ValueError("'rate' must be in [0, 1)")
     if op == "strided":

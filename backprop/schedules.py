@@ -96,7 +96,7 @@ class Step(Schedule):
 
 @_schedule
 class Exponential(Schedule):
-    """``lr * exp(-k t)``."""
+    """``lr * exp(-k t)``: PyTorch's ExponentialLR with ``gamma = exp(-k)``."""
 
     lr: float
     k: float
@@ -108,7 +108,7 @@ class Exponential(Schedule):
 
 @_schedule
 class InverseTime(Schedule):
-    """``lr / (1 + k t)``."""
+    """``lr / (1 + k t)``, a rate whose sum diverges while that of its squares does not (Robbins and Monro 1951)."""
 
     lr: float
     k: float

@@ -10,10 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 
 import numpy as np
 
-from . import _core, losses, optim
+from . import _core, losses, optim, sparse, updates
 from .autodiff import gradients
 from .callbacks import Callbacks, EarlyStopping, History, Progress
 from .arrays import check_array
@@ -21,7 +22,7 @@ from .errors import NonFiniteError
 from .graph import BATCH, source
 from .lower import Assign, Storage, lower
 from .network import Network, aligned_zeros
-from .schedules import Constant
+from .sparse import RowGradient
 
 _SEGMENT = 0.05  # seconds in C between looks at signals
 _LONG_STEP = 0.15  # predicted seconds from which on a step updates last, so that it can be abandoned until then
@@ -43,20 +44,24 @@ class _Repeat:
     """A step like the one before: arrays of the same shapes and dtypes, which need no conversion, and labels. What is left to
     check is done on the way in, so that a small network's step is not mostly checks."""
 
-    __slots__ = ("x", "y", "held", "trainable", "parameters", "labels", "spaces", "classes", "rows")
+    __slots__ = ("x", "y", "held", "trainable", "parameters", "labels", "spaces", "classes", "rows", "ids", "limit")
 
     @classmethod
     def of(cls, trainer, x, y):
         net = trainer.net
-        if not (type(x) is np.ndarray and type(y) is np.ndarray and x.dtype == net.dtype and x.flags.c_contiguous
-                and len(net._inputs) == len(net._outputs) == 1 and trainer.losses[0].name == "cross_entropy"
+        words = net._inputs[0].dtype == "int32"
+        low, limit, _ = net._id_ranges.get(net._inputs[0], (-1, 0, None))
+        if not (type(x) is np.ndarray and type(y) is np.ndarray and x.flags.c_contiguous
+                and (x.dtype in (np.int64, np.int32) and low == 0 if words else x.dtype == net.dtype)
+                and len(net._inputs) == len(net._outputs) == 1 and type(trainer.losses[0]) is losses.CrossEntropy
                 and y.ndim == 1 and y.dtype in (np.int64, np.int32) and y.flags.c_contiguous):
             return None
         self = cls()
-        self.x, self.y, self.rows, self.parameters = (x.shape, x.dtype), (y.shape, y.dtype), len(x), net._parameters
-        self.trainable = [p.layer.trainable for p in net._parameters]
+        self.x, self.y, self.rows, self.parameters = (x.shape, x.dtype), (y.shape, y.dtype), len(x), net._parameters + net._buffers
+        self.trainable = [p.layer.trainable for p in self.parameters]
         self.held = trainer._prepare("step", len(x), (True,), False)
         self.labels, self.classes = np.empty(y.shape, dtype=np.int32), net._outputs[0].shape[1]
+        self.ids, self.limit = np.empty(x.shape, dtype=np.int32) if words else None, limit
         self.spaces = {i: space for space, i in self.held[0].feeds}
         return self
 
@@ -68,6 +73,10 @@ class _Repeat:
             return False
         if _core.narrow_labels(y, self.labels, self.classes) >= 0:
             return False
+        if self.ids is not None:
+            if _core.narrow_labels(x.reshape(-1), self.ids.reshape(-1), self.limit) >= 0:
+                return False
+            x = self.ids
         binding = self.held[1]
         binding.set(self.spaces[0], x)
         binding.set(self.spaces[1], self.labels)
@@ -81,8 +90,9 @@ class Trainer:
     ----------
     net : Network
     loss : str, Loss, callable, or a list of one for each output
-        ``"cross_entropy"`` (integer labels or rows of probabilities, from raw scores), ``"squared_error"``,
-        ``"binary_cross_entropy"`` (from raw scores), or a function of (outputs, targets) in bp operations.
+        ``"cross_entropy"`` (integer labels or rows of probabilities, from raw scores), ``"binary_cross_entropy"`` (from raw scores),
+        ``"squared_error"``, ``"absolute_error"``, ``"huber"``, ``"hinge"``, ``"margin"``; one with options, as
+        ``losses.CrossEntropy(label_smoothing=0.1)``; or a function of (outputs, targets) in bp operations.
     optimizer : str or Optimizer
     seed : int
         Of shuffling and dropout, and of the initial weights of a network that has no seed and is not built yet.
@@ -90,6 +100,27 @@ class Trainer:
         The network's dtype; given for its own sake, it must be that.
     fuse : bool
         False keeps every elementwise operation an instruction of its own: slower, the same bits.
+    l2, l1 : float
+        Penalties: what is minimised is ``J = mean loss + l2 sum theta^2 + l1 sum |theta|``, so the gradient has ``2 l2 theta`` and
+        ``l1 sign(theta)`` more; of a table whose gradient is sparse both cover the rows that the step touches. `step`,
+        `loss_and_gradients` and ``train_loss`` report J. `evaluate` and ``valid_loss`` leave the penalties out, and so does `apply`,
+        whose gradients are those of a loss of your own. An optimiser's ``weight_decay`` is another thing: it changes the update
+        and is in no loss.
+    penalize_biases : bool
+        False leaves parameters of one dimension (biases, learned slopes) out of the penalties.
+    max_norm : float, optional
+        After an update each column of a weight matrix, the incoming weights of a unit, is scaled to at most this norm (Srivastava
+        et al. 2014). Tables whose gradient is sparse are left alone.
+    clip_value : float, optional
+        Each element of the gradient of J is cut to [-clip_value, clip_value] before it is updated with.
+    clip_norm : float, optional
+        All gradients together (after `clip_value`) are scaled by ``min(1, clip_norm / (norm + 1e-6))``, as
+        ``torch.nn.utils.clip_grad_norm_`` does.
+    ema : float in (0, 1), optional
+        Keep an average of the weights, ``ema = d ema + (1 - d) theta`` after each update, starting from the weights after the
+        first (Polyak and Juditsky 1992, in exponential form): see `ema_parameters` and `averaged`. 0.999 is usual.
+    loss_weights : list of float, optional
+        A factor for the loss of each output.
 
     Attributes
     ----------
@@ -99,12 +130,16 @@ class Trainer:
         Epochs finished.
     history : History
         One dict for each epoch.
+    feed : tuple or None
+        For callbacks of batches: all arrays of the fit (inputs, targets, weights) and the rows of the step that comes.
     """
 
+    gradcheck: Callable[..., object]  # attached by gradcheck.py
     save_checkpoint: Callable[..., None]  # both attached by checkpoint.py
     load_checkpoint: Callable[..., None]
 
-    def __init__(self, net, loss="cross_entropy", optimizer="adam", seed=0, precision=None, fuse=True):
+    def __init__(self, net, loss="cross_entropy", optimizer="adam", seed=0, precision=None, fuse=True, *, l2=0.0, l1=0.0,
+                 penalize_biases=False, max_norm=None, clip_value=None, clip_norm=None, ema=None, loss_weights=None):
         if not isinstance(net, Network):
             raise TypeError(f"net must be a bp.Network or bp.Sequential, got {type(net).__name__}")
         if precision is not None and precision != net.dtype:
@@ -116,25 +151,49 @@ class Trainer:
             raise ValueError(f"seed must be in [0, 2^64), got {seed!r}")
         self.net = net
         self.losses = [losses.resolve(f) for f in (loss if isinstance(loss, (list, tuple)) else [loss])]
+        self.loss_weights = losses.check_weights(loss_weights, len(self.losses))
         self.optimizer = optim.resolve(optimizer)
+        self.rules = updates.Rules(l2, l1, penalize_biases, max_norm, clip_value, clip_norm, ema)
         self.seed, self.fuse = int(seed), bool(fuse)
         self.t, self.epoch = 0, 0
         self.history = History()
-        self.stop_training = False
+        self.stop_training, self.feed = False, None
         self._plans: dict = {}
         self._fast = None
         self._state = None
+        self._assigned: dict = {}  # the optimiser of each parameter, by name, and the different ones of them
+        self._optimizers: list = []
+        self._swapped = False
         self._guard = threading.RLock()
         if net.seed is None and not net.built:
             net.seed = self.seed
+        if net.built:
+            self._assign()
 
     # ---------------------------------------------------------------- programs
 
+    def _assign(self):
+        """Find the optimiser of each parameter; ValueError for a group that has no parameter."""
+        names = list(self.net.parameters)
+        if list(self._assigned) != names:
+            self._assigned = self.optimizer.assigned(names)
+            self._optimizers = list({id(o): o for o in self._assigned.values()}.values())
+
+    @property
+    def slots(self):
+        """Names of the arrays of `state`: those of the optimisers, and ``"ema"``."""
+        self._assign()
+        return (*dict.fromkeys(slot for o in [self.optimizer, *self._optimizers] for slot in o.slots),
+                *(["ema"] if self.rules.ema is not None else []))
+
     @property
     def state(self):
-        """The optimiser's arrays, slot by slot, each laid out like ``net.flat_parameters``."""
+        """The arrays that training keeps for the parameters, slot by slot, each laid out like ``net.flat_parameters``."""
         if self._state is None:
-            self._state = aligned_zeros(len(self.optimizer.slots) * self.net.flat_parameters.size, self.net.dtype)
+            flat = self.net.flat_parameters
+            self._state = aligned_zeros(len(self.slots) * flat.size, self.net.dtype)
+            if self.rules.ema is not None:
+                self._state[-flat.size:] = flat  # what is not trained is its own average
         return self._state
 
     def _targets(self, outputs, labels):
@@ -145,74 +204,88 @@ class Trainer:
     def _lower(self, mode, capacity, labels, weighted):
         """The program of a mode: "step", "gradients", "apply" or "evaluate"."""
         net = self.net
-        inputs, outputs = net.graph(mode != "evaluate")
+        self._assign()
         if mode == "apply":
-            plan = lower([], net.dtype, assigns=self._updates({
-                p: source("state", p.shape, net.dtype, space="gradients", offset=net._offsets[p]) for p in net.trainable()}),
-                storage=self._storage(gradients=True), fuse=self.fuse)
+            given = {p: (source("input", (BATCH, *p.shape[1:]), net.dtype, f"d{net._names[p]}"),
+                         source("input", (BATCH,), "int32", "ids")) for p in net.trainable() if p in net._tables}
+            assigns, checks = self._updates({
+                p: sparse.scattered(*given[p], p.shape[0]) if p in given else
+                source("state", p.shape, net.dtype, space="gradients", offset=net._gradient_offsets[p]) for p in net.trainable()})
+            plan = lower([], net.dtype, assigns=assigns, checks=checks, storage=self._storage(gradients=True), capacity=capacity,
+                         fuse=self.fuse)
             plan.feeds = []
+            plan.given = {p: [plan.spaces[f"input {plan.inputs.index(s)}"] for s in pair] for p, pair in given.items()}
             return plan
-        ys = self._targets(outputs, labels)
-        rows = [f.rows(o, y) for f, o, y in zip(self.losses, outputs, ys)]
-        w = source("input", (BATCH,), net.dtype, "weights") if weighted else None
-        feeds = [*inputs, *ys, *([w] if weighted else [])]
+        inputs = net._inputs
+        outputs, buffers = net.training_graph() if mode != "evaluate" else (net.graph(False)[1], [])
         if mode == "evaluate":
-            plan = lower([*rows, *outputs], net.dtype, storage=self._storage(), capacity=capacity, fuse=self.fuse)
+            ys = self._targets(outputs, labels)
+            feeds = [*inputs, *ys]
+            rows = [f.rows(o, y) for f, o, y in zip(self.losses, outputs, ys)]
+            counts = [f.weights(o, y) for f, o, y in zip(self.losses, outputs, ys)]
+            plan = lower([*rows, *outputs, *(c for c in counts if c is not None)], net.dtype, storage=self._storage(),
+                         capacity=capacity, fuse=self.fuse)
+            plan.counted = [i for i, c in enumerate(counts) if c is not None]  # the losses whose rows do not count 1 each
         else:
-            total = losses.weighted_mean(rows[0], w)
-            for r in rows[1:]:
-                total = total + losses.weighted_mean(r, w)
-            trainable = net.trainable()
+            total, feeds = self._objective(outputs, labels, weighted)
+            trainable, checks = net.trainable(), []
             grads = gradients([total], [net._sources[p] for p in trainable])
+            sums: dict = {}
             if mode == "step":
-                assigns = self._updates(dict(zip(trainable, grads)))
+                assigns, checks = self._updates(dict(zip(trainable, grads)))
+                assigns += buffers
                 isa = next(i["name"] for i in _core.isa_info() if i["current"])
-                work = 6.0 * net.flat_parameters.size * capacity / _FLOPS[isa]
+                work = 6.0 * net._gradient_size * capacity / _FLOPS[isa]
                 late = []
                 if work > _LONG_STEP:
-                    late = [a.target for a in assigns if a.space == "state"] + list(self.optimizer.numbers(1, 0.0))
+                    late = [a.target for a in assigns if a.space in ("state", "buffers")]
+                    late += [k for k in self._numbers(1, 0, 1) if k != "rows"]
             else:
-                assigns = [Assign("gradients", net._offsets[p], g) for p, g in zip(trainable, grads)]
+                dense, sums = net._split(dict(zip(trainable, grads)))
+                assigns = [Assign("gradients", net._gradient_offsets[p], g) for p, g in dense.items()]
                 late = []
-            plan = lower([total], net.dtype, storage=self._storage(gradients=mode == "gradients"), assigns=assigns,
-                         checks=[total], late=late, capacity=capacity, fuse=self.fuse)
+            plan = lower([total, *(t for s in sums.values() for t in s.parts())], net.dtype, assigns=assigns,
+                         storage=self._storage(gradients=mode == "gradients"), checks=[total, *checks], late=late,
+                         capacity=capacity, fuse=self.fuse)
+            plan.tables = list(sums)
         plan.feeds = [(plan.spaces[f"input {plan.inputs.index(s)}"], i) for i, s in enumerate(feeds) if s in plan.inputs]
         return plan
+
+    def _objective(self, outputs, labels, weighted):
+        """What training minimises: the mean loss on `outputs`, and the penalties; and the sources that it is fed by, in order."""
+        net = self.net
+        ys = self._targets(outputs, labels)
+        w = source("input", (BATCH,), net.dtype, "weights") if weighted else None
+        total = losses.weighted_sum([f.mean(o, y, w) for f, o, y in zip(self.losses, outputs, ys)], self.loss_weights)
+        penalty = self.rules.penalty(total, net, net.trainable())
+        return total if penalty is None else total + penalty, [*net._inputs, *ys, *([w] if weighted else [])]
 
     def _storage(self, gradients=False):
         more = {"state": Storage(self.state.size, self.net.dtype, True)} if self.state.size else {}
         if gradients:
-            more["gradients"] = Storage(self.net.flat_gradients.size, self.net.dtype, True)
+            more |= self.net.gradient_storage()
         return self.net.storage(**more)
 
     def _updates(self, grads):
-        """The optimiser's update of every parameter, as assignments."""
-        net, assigns = self.net, []
-        size = net.flat_parameters.size
-        for p, g in grads.items():
-            at = net._offsets[p]
-            places = {name: i * size + at for i, name in enumerate(self.optimizer.slots)}
-            state = {name: source("state", p.shape, net.dtype, f"{net._names[p]}.{name}", space="state", offset=o)
-                     for name, o in places.items()}
-            value, new = self.optimizer.update(net._sources[p], g, state)
-            assigns.append(Assign("parameters", at, value, net._sources[p]))
-            assigns += [Assign("state", places[name], new[name], state[name]) for name in new]
-        return assigns
+        """The update of every parameter, as assignments, and what must be finite before them."""
+        return updates.assignments(self.net, grads, self._assigned, self.slots, self.rules)
 
     def _prepare(self, mode, rows, labels=(), weighted=False):
         """A plan for at least so many rows, with its binding."""
         net = self.net
-        key = (mode, tuple(labels), weighted, tuple(p.layer.trainable for p in net._parameters))
+        key = (mode, tuple(labels), weighted, tuple(p.layer.trainable for p in net._parameters + net._buffers))
+        if self.rules.ema is not None and mode in ("step", "apply"):
+            if self._swapped:
+                raise RuntimeError("the weights are swapped for their average: train outside `with trainer.averaged()`")
+            if not self.t:
+                self._average()  # the weights may have been set since the array was made
         held = self._plans.get(key)
         if held is None or held[0].capacity < rows:
             plan = self._lower(mode, max(rows, 1), labels, weighted)
             binding = plan.binding()
-            arrays = {"parameters": net.flat_parameters, "state": self.state if self.state.size else None}
-            if "gradients" in plan.spaces:
-                arrays["gradients"] = net.flat_gradients
-            for name, a in arrays.items():
-                if name in plan.spaces and a is not None:
-                    binding.set(plan.spaces[name], a)
+            net.bind(plan, binding)
+            if "state" in plan.spaces:
+                binding.set(plan.spaces["state"], self.state)
             numbers = np.zeros(max(len(plan.scalars), 1), dtype=net.dtype)
             if plan.scalars:
                 binding.set(plan.spaces["scalars"], numbers)
@@ -224,16 +297,15 @@ class Trainer:
 
     def _numbers(self, t, epoch, rows):
         """Runtime scalars of update number `t` (from 1)."""
-        schedule = self.optimizer.schedule
-        lr = schedule.lr if type(schedule) is Constant else float(schedule.rate(t - 1, epoch))
-        numbers = self.optimizer.numbers(t, lr)
-        numbers["rows"] = rows
+        numbers = {"rows": rows, "ema": self.rules.ema if t > 1 else 0.0}
+        for optimizer in self._optimizers:
+            numbers |= optimizer.scalars(t, epoch)
         return numbers
 
     def describe(self, batch_size=32) -> str:
         """The instructions of one training step, readable by a person."""
         self.net._require_built()
-        labels = [isinstance(f, losses._CrossEntropy) for f in self.losses]
+        labels = [isinstance(f, losses.CrossEntropy) for f in self.losses]
         return self._lower("step", batch_size, labels, False).describe()
 
     # ---------------------------------------------------------------- data in
@@ -245,6 +317,7 @@ class Trainer:
             with net.tentative():
                 net.build(x, argument[0])
                 return self._check(x, y, sample_weight, argument)
+        self._assign()
         xs = net.check_inputs(x, argument[0])
         outputs = net._outputs
         many = len(outputs) > 1
@@ -275,13 +348,19 @@ class Trainer:
     def _run(self, mode, x, y, sample_weight):
         arrays, labels = self._check(x, y, sample_weight, ("x", "y", "sample_weight"))
         n = arrays[0].shape[0]
-        if mode == "gradients":
-            self.net.flat_gradients[...] = 0  # those of layers that are not trained stay so
         held = self._prepare(mode, n, labels, sample_weight is not None)
         plan, binding, _, _ = held
         for space, i in plan.feeds:
             binding.set(space, arrays[i])
-        return self._run_held(held, n, mode == "step")
+        if mode == "step":
+            return self._run_held(held, n, 1)
+        self.net.clear_gradients()  # those of layers that are not trained stay so
+        parts = [np.empty([n if d == BATCH else d for d in t.shape], t.dtype) for t in plan.outputs[1:]]
+        for i, a in enumerate(parts, 1):
+            binding.set(plan.spaces[f"output {i}"], a)
+        loss = self._run_held(held, n, 0)
+        self.net._row_gradients = {p: RowGradient.picked(*parts[3 * i:3 * i + 3], p.shape) for i, p in enumerate(plan.tables)}
+        return loss
 
     def _run_held(self, held, n, updates):
         """Run a plan whose arrays are in place over `n` rows; its loss. `t` grows by `updates` where the run came to its end,
@@ -301,11 +380,11 @@ class Trainer:
             self._fail(status, value, limit, before + 1)
         return float(out)
 
-    @staticmethod
-    def _fail(status, value, limit, step):
+    def _fail(self, status, value, limit, step):
         if status == 3:
             raise ValueError(f"label or row number {value} is out of range for {limit}")
-        raise NonFiniteError(f"the loss is not finite at update {step}; the parameters are those before it. "
+        what = "" if self.rules.clip_norm is None else " (or the norm of the gradients)"
+        raise NonFiniteError(f"the loss{what} is not finite at update {step}; the parameters are those before it. "
                              "Look for NaN in the data, or lower the learning rate")
 
     # ---------------------------------------------------------------- steps
@@ -315,14 +394,14 @@ class Trainer:
 
         Parameters
         ----------
-        x : array_like (n, ...), or a list of one for each input
+        x : array_like (n, ...), or a list of one for each input, or a dict by the names of inputs
         y : array_like (n,) or (n, k), or a list of one for each output
         sample_weight : array_like (n,), optional
 
         Returns
         -------
         float
-            The mean loss before the update.
+            The mean loss before the update, with the penalties.
 
         Raises
         ------
@@ -338,39 +417,103 @@ class Trainer:
             return loss
 
     def loss_and_gradients(self, x, y, sample_weight=None):
-        """The mean loss and its gradients; nothing is updated.
+        """The mean loss and its gradients, with the penalties and before any clipping; nothing is updated.
 
         Returns
         -------
         float, mapping of str to ndarray
-            The mapping's arrays are views of `flat_gradients`, which the next call overwrites.
+            The mapping's arrays are views of `flat_gradients`, which the next call overwrites. Tables of embeddings have a
+            `RowGradient` in it: the rows that are not zero, and their numbers.
         """
         with self._guard:
             return self._run("gradients", x, y, sample_weight), self.net.gradients
 
     @property
     def flat_gradients(self):
-        """All gradients in one array (``net.flat_gradients``)."""
+        """All gradients in one array but those of tables of embeddings (``net.flat_gradients``)."""
         return self.net.flat_gradients
 
     def apply(self) -> None:
-        """Update with the gradients that ``net.backward`` has summed up, and clear them."""
+        """Update with the gradients that ``net.backward`` has summed up, and clear them.
+
+        Clipping, max-norm and the average of the weights work as in `step`. Penalties do not: they are part of a loss, which here
+        is your own (`loss_and_gradients` has them, and then `apply` makes the same update as `step`).
+        """
         with self._guard:
             self.net._require_built()
-            if not np.isfinite(self.net.flat_gradients).all():
+            net = self.net
+            kept = net._row_gradients
+            if not all(np.isfinite(a).all() for a in (net.flat_gradients, *(g.rows for g in kept.values()))):
                 raise NonFiniteError("a gradient is not finite; the parameters were not changed")
-            self._run_held(self._prepare("apply", 1), 1, 1)
-            self.net.flat_gradients[...] = 0
+            n = max([1, *(len(g.ids) for g in kept.values())])
+            held = self._prepare("apply", n)
+            plan, binding, _, _ = held
+            for p, spaces in plan.given.items():  # as many rows for each: those that are left have no id
+                rows, ids = np.zeros((n, *p.shape[1:]), net.dtype), np.full(n, -1, "int32")
+                if p in kept:
+                    count = len(kept[p].ids)
+                    rows[:count], ids[:count] = kept[p].rows, kept[p].ids
+                binding.set(spaces[0], rows)
+                binding.set(spaces[1], ids)
+            self._run_held(held, n, 1)
+            net.clear_gradients()
+
+    # ---------------------------------------------------------------- the average of the weights
+
+    def _average(self):
+        """The array behind `ema_parameters`, up to date for what training has not moved."""
+        if self.rules.ema is None:
+            raise ValueError("there is no average of the weights: make the trainer with ema=0.999, say")
+        self.net._require_built()
+        flat = self.net.flat_parameters
+        average = self.state[-flat.size:]
+        if not self._swapped:
+            trained = set(self.net.trainable()) if self.t else ()
+            for p, at in self.net._offsets.items():
+                if p not in trained:
+                    part = slice(at, at + int(np.prod(p.shape)))
+                    average[part] = flat[part]
+        return average
+
+    @property
+    def ema_parameters(self):
+        """The average of the weights, a mapping of views like ``net.parameters``.
+
+        Before the first update, and for layers that are not trained, it is the weights themselves.
+        """
+        with self._guard:
+            return self.net._views(self._average())
+
+    @contextmanager
+    def averaged(self):
+        """Within a ``with`` block the network has the average of its weights, to `evaluate`, predict or save with.
+
+        The weights are back afterwards, bit for bit; training in the block is a RuntimeError. Buffers, such as the running statistics
+        of `BatchNorm`, are not averaged: they stay as they are.
+        """
+        with self._guard:
+            if self._swapped:
+                raise RuntimeError("averaged() is not to be nested")
+            flat, average = self.net.flat_parameters, self._average()
+            kept = flat.copy()
+            self._fast, self._swapped = None, True
+            try:
+                flat[...] = average
+                yield self
+            finally:
+                flat[...] = kept
+                self._swapped = False
 
     # ---------------------------------------------------------------- evaluation
 
     def evaluate(self, X, y, sample_weight=None, batch_size=256) -> dict[str, float]:
-        """Mean loss in inference mode, and the accuracy where targets are labels.
+        """Mean loss in inference mode, without penalties, and the accuracy where targets are labels.
 
         Returns
         -------
         dict
-            ``"loss"``, and ``"accuracy"`` for a single output with a cross-entropy or binary cross-entropy.
+            ``"loss"``, and ``"accuracy"`` for a single output whose loss knows right from wrong: cross-entropy, binary
+            cross-entropy, hinge, margin. It counts each row by its sample weight, whatever the class weights.
         """
         _check_whole("batch_size", batch_size, 1)
         with self.net.tentative():
@@ -384,27 +527,28 @@ class Trainer:
         plan, binding, numbers, _ = self._prepare("evaluate", min(batch_size, n), labels)
         k = len(self.losses)
         rows = [np.empty(n, dtype=net.dtype) for _ in range(k)]
+        counts = {i: np.empty(n, dtype=net.dtype) for i in plan.counted}
         outputs = [np.empty((n, *t.shape[1:]), dtype=t.dtype) for t in net._outputs]
         for start in range(0, n, plan.capacity):
             count = min(plan.capacity, n - start)
             part = slice(start, start + count)
             for space, i in plan.feeds:
                 binding.set(space, arrays[i][part])
-            for i, r in enumerate([*rows, *outputs]):
+            for i, r in enumerate([*rows, *outputs, *counts.values()]):
                 binding.set(plan.spaces[f"output {i}"], r[part])
             numbers[...] = count
             status, _, value, limit = binding.run(count, 0, -1, self.seed, 0, 0, False, 0)
             if status:
                 self._fail(status, value, limit, self.t)
-        total = sum(float(np.average(r.astype("float64"), weights=weights)) for r in rows)
+        total = 0.0
+        for i, (factor, r) in enumerate(zip(self.loss_weights, rows)):
+            r, w = r.astype("float64"), np.ones(n) if weights is None else weights
+            divisor = (w * counts[i]).sum() if i in counts else w.sum()
+            total += factor * float((w * r).sum() / divisor) if divisor else 0.0
         result = {"loss": total}
-        if k == 1 and self.losses[0].name in ("cross_entropy", "binary_cross_entropy"):
-            y = arrays[len(net._inputs)]
-            if self.losses[0].name == "cross_entropy":
-                hit = outputs[0].argmax(1) == (y if labels[0] else y.argmax(1))
-            else:
-                hit = ((outputs[0] > 0) == (y > 0.5)).reshape(n, -1).all(1)
-            result["accuracy"] = float(np.average(hit, weights=weights))
+        hits = self.losses[0].hits(outputs[0], arrays[len(net._inputs)]) if k == 1 else None
+        if hits is not None:
+            result["accuracy"] = float(np.average(hits, weights=weights))
         return result
 
     # ---------------------------------------------------------------- fit
@@ -415,7 +559,7 @@ class Trainer:
 
         Parameters
         ----------
-        X : array_like (n, ...), or a list of one for each input
+        X : array_like (n, ...), or a list of one for each input, or a dict by the names of inputs
         y : array_like (n,) or (n, k), or a list of one for each output
         epochs : int
         batch_size : int
@@ -478,6 +622,7 @@ class Trainer:
                         break
                     self._epoch(arrays, labels, weighted, int(batch_size), shuffle, valid, run)
             finally:
+                self.feed = None
                 run("on_train_end", self)
             return self.history
 
@@ -495,6 +640,8 @@ class Trainer:
         while done < steps and not self.stop_training:
             clock = time.perf_counter()
             if run.each_batch:
+                part = slice(done * batch, (done + 1) * batch)
+                self.feed = (arrays, part if order is None else order[part])
                 run("on_batch_begin", self, epoch=self.epoch + 1, batch=done)
             # callbacks may have replaced parameters' trainability or run this trainer: look the plan up anew
             plan, binding, numbers, out = self._prepare("step", batch, labels, weighted)
@@ -535,8 +682,9 @@ class Trainer:
         row["dur"] = time.perf_counter() - started
         self.epoch += 1
         self.history.append(row)
-        if hasattr(self.optimizer.schedule, "update"):
-            self.optimizer.schedule.update(row.get("valid_loss", row["train_loss"]))
+        for schedule in self.optimizer.schedules:
+            if hasattr(schedule, "update"):
+                schedule.update(row.get("valid_loss", row["train_loss"]))
         run("on_epoch_end", self, epoch=self.epoch, logs=row)
 
     def _table(self, plan, count, sizes):

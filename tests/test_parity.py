@@ -97,7 +97,56 @@ def test_stored_trajectories_tell_runs_apart(stored):
         assert len(np.unique(runs.round(6), axis=0)) == len(runs)
 
 
+# ---------------------------------------------------------------- settings, groups, schedules, clipping, penalties, averages
+
+@pytest.fixture(scope="module")
+def stored_rules():
+    with np.load(reference.RULES_PATH) as f:
+        return {name: reference.unpack_rules(f[name]) for name in f.files}
+
+
+def train_rules(name, **kwargs):
+    """Final parameters by name, and their averages, after 100 steps."""
+    optimizer, rules, _ = reference.RULES[name]
+    net = bp.Sequential([bp.Input(reference.INPUTS), bp.Dense(reference.HIDDEN, "tanh"), bp.Dense(reference.OUTPUTS)], dtype="float64")
+    for n, value in reference.initial("tanh").items():
+        net.parameters[n][...] = value
+    t = bp.Trainer(net, "cross_entropy", optimizer(), **rules, **kwargs)
+    x, y = reference.data("labels")
+    for i, rows in enumerate(reference.batches()):
+        t.step(x[rows], y[rows])
+        if hasattr(t.optimizer.schedule, "update") and reference.metric(i) is not None:
+            t.optimizer.schedule.update(reference.metric(i))
+    assert t.t == reference.STEPS
+    return dict(net.parameters) | ({f"ema/{n}": v for n, v in t.ema_parameters.items()} if "ema" in rules else {})
+
+
+@pytest.mark.parametrize("name", reference.RULES)
+def test_rules_follow_the_stored_trajectory(stored_rules, name):
+    assert_close({name: (train_rules(name), stored_rules[name])}, TOLERANCE["float64"])
+
+
+def test_stored_rules_tell_runs_apart(stored_rules):
+    assert set(stored_rules) == set(reference.RULES)
+    runs = [{n: v for n, v in run.items() if not n.startswith("ema/")} for run in stored_rules.values()]
+    same = [(a, b) for i, a in enumerate(runs) for b in runs[:i] if disagreement(a, b) < 1e-6]
+    assert not same
+    assert disagreement({n: stored_rules["ema"][f"ema/{n}"] for n in reference.WEIGHTS},
+                        {n: stored_rules["ema"][n] for n in reference.WEIGHTS}) > 1e-3  # fmt: skip
+
+
 # ---------------------------------------------------------------- with PyTorch
+
+@pytest.mark.parametrize("name", reference.RULES)
+def test_stored_rules_are_pytorchs(stored_rules, name):
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        theirs = reference.train_rules_with_torch(name)
+        assert_close({"stored": (stored_rules[name], theirs), "ours": (train_rules(name), theirs)}, TOLERANCE["float64"])
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("optimizer", reference.OPTIMIZERS)

@@ -180,7 +180,7 @@ def test_a_loss_of_ones_own():
     with pytest.raises(bp.ShapeError, match="one number for each row"):
         make(lambda z, y: bp.mean(z - y)).step(X, TARGETS)
     with pytest.raises(ValueError, match="loss must be one of"):
-        make("hinge")
+        make("squared")
 
 
 def test_values_of_the_losses():
