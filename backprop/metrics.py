@@ -10,8 +10,8 @@ import numpy as np
 from .arrays import check_array, check_weights
 
 __all__ = [
-    "accuracy", "confusion_matrix", "log_loss", "mean_absolute_error", "mean_squared_error", "precision_recall_f1", "r2",
-    "resolve",
+    "accuracy", "confusion_matrix", "entities", "entity_f1", "log_loss", "mean_absolute_error", "mean_squared_error",
+    "precision_recall_f1", "r2", "resolve",
 ]  # fmt: skip
 
 # ---------------------------------------------------------------------------------------------------- classification
@@ -95,6 +95,79 @@ def log_loss(scores, labels, sample_weight=None):
     shifted = scores - scores.max(axis=1, keepdims=True)
     rows = np.arange(len(labels))
     return _mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[rows, labels], weights)
+
+
+# ----------------------------------------------------------------------------------------------------------- entities
+
+
+def entities(tags):
+    """The entities that the tags of one sentence spell out.
+
+    Tags are ``O``, ``B-type`` and ``I-type`` (IOB2). As the scorer of the CoNLL 2000 and 2003 tasks does, this takes what it
+    finds: an ``I-`` whose type differs from that of the word before begins an entity as ``B-`` does.
+
+    Parameters
+    ----------
+    tags : iterable of str
+
+    Returns
+    -------
+    list of (str, int, int)
+        Type, first word, and the word after the last one.
+    """
+    found, kind, start = [], None, 0
+    end = 0
+    for i, tag in enumerate(tags):
+        if not isinstance(tag, str) or not (tag == "O" or tag[:2] in ("B-", "I-")):
+            raise ValueError(f"tags[{i}] is {tag!r}, expected 'O', 'B-...' or 'I-...'")
+        new = None if tag == "O" else tag[2:]
+        if kind is not None and (new != kind or tag[0] == "B"):
+            found.append((kind, start, i))
+        if new != kind or tag[0] == "B":
+            kind, start = new, i
+        end = i + 1
+    if kind is not None:
+        found.append((kind, start, end))
+    return found
+
+
+def entity_f1(true, predicted):
+    """Precision, recall and F1 of whole entities: one counts as found where its type, first and last word are right.
+
+    (Unlike the metrics above this one takes the truth first, as `seqeval` and scikit-learn do.)
+
+    Parameters
+    ----------
+    true, predicted : list of lists of str
+        The tags of each sentence.
+
+    Returns
+    -------
+    dict
+        ``"precision"``, ``"recall"``, ``"f1"`` over all entities, ``"types"``: the same with ``"support"``, the number of true
+        entities, for each type. 0 where a denominator is 0.
+    """
+    true, predicted = list(true), list(predicted)
+    if len(true) != len(predicted):
+        raise ValueError(f"true has {len(true)} sentences, predicted {len(predicted)}")
+    counts = {}  # type -> [in both, predicted, true]
+    for i, (t, p) in enumerate(zip(true, predicted)):
+        if isinstance(t, str) or isinstance(p, str):
+            raise TypeError(f"true and predicted must be lists of lists of tags; sentence {i} is text")
+        if len(t) != len(p):
+            raise ValueError(f"sentence {i} has {len(t)} true tags and {len(p)} predicted ones")
+        t, p = set(entities(t)), set(entities(p))
+        for place, group in enumerate((t & p, p, t)):
+            for kind, _, _ in group:
+                counts.setdefault(kind, [0, 0, 0])[place] += 1
+
+    def scores(right, taken, wanted):
+        return {"precision": right / taken if taken else 0.0, "recall": right / wanted if wanted else 0.0,
+                "f1": 2 * right / (taken + wanted) if taken + wanted else 0.0}
+
+    total = [sum(column) for column in zip(*counts.values())] or [0, 0, 0]
+    types = {kind: {**scores(*counts[kind]), "support": counts[kind][2]} for kind in sorted(counts)}
+    return {**scores(*total), "types": types}
 
 
 # --------------------------------------------------------------------------------------------------------- regression

@@ -117,6 +117,67 @@ def test_regression_arguments(metric):
         metric([1.0], ["a"])
 
 
+# ---------------------------------------------------------------------------------------------------------- entities
+
+
+@pytest.mark.parametrize(("tags", "found"), [
+    ("O B-a I-a O B-b", [("a", 1, 3), ("b", 4, 5)]),
+    ("B-a B-a I-b I-b B-b", [("a", 0, 1), ("a", 1, 2), ("b", 2, 4), ("b", 4, 5)]),
+    ("I-a I-a O I-a", [("a", 0, 2), ("a", 3, 4)]),  # no beginning: forgiven
+    ("B-a O I-a", [("a", 0, 1), ("a", 2, 3)]),
+    ("O", []),
+    ("", []),
+    ("B-creative-work I-creative-work", [("creative-work", 0, 2)]),
+])
+def test_entities(tags, found):
+    assert m.entities(tags.split()) == found
+    assert m.entities(iter(tags.split())) == found
+
+
+def test_entity_f1():
+    true = ["O B-a I-a O B-b".split(), "B-b O".split(), []]
+    predicted = ["O B-a I-a B-b O".split(), "B-b B-c".split(), []]
+    r = m.entity_f1(true, predicted)
+    assert (r["precision"], r["recall"], r["f1"]) == (2 / 4, 2 / 3, 4 / 7)
+    assert r["types"] == {"a": {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 1},
+                          "b": {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2},
+                          "c": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}}
+    assert m.entity_f1([["O"]], [["O"]]) == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "types": {}}
+    # A part of an entity is not the entity, nor is one of another type.
+    assert m.entity_f1(["B-a I-a".split()], ["B-a O".split()])["f1"] == 0.0
+    assert m.entity_f1(["B-a I-a".split()], ["B-b I-b".split()])["f1"] == 0.0
+
+
+def test_entity_f1_against_seqeval():
+    seqeval = pytest.importorskip("seqeval.metrics")
+    rng = np.random.default_rng(3)
+    tags = ["O", "B-a", "I-a", "B-b", "I-b", "B-c-d", "I-c-d"]
+    for _ in range(60):
+        lengths = rng.integers(1, 12, 15)
+        true = [[str(t) for t in rng.choice(tags, n)] for n in lengths]
+        predicted = [[t if rng.random() < 0.7 else str(rng.choice(tags)) for t in sentence] for sentence in true]
+        ours = m.entity_f1(true, predicted)
+        assert ours["precision"] == pytest.approx(seqeval.precision_score(true, predicted), abs=1e-12)
+        assert ours["recall"] == pytest.approx(seqeval.recall_score(true, predicted), abs=1e-12)
+        assert ours["f1"] == pytest.approx(seqeval.f1_score(true, predicted), abs=1e-12)
+        theirs = seqeval.classification_report(true, predicted, output_dict=True, zero_division=0)
+        for kind, scores in ours["types"].items():
+            assert scores == pytest.approx({"precision": theirs[kind]["precision"], "recall": theirs[kind]["recall"],
+                                            "f1": theirs[kind]["f1-score"], "support": theirs[kind]["support"]})
+
+
+@pytest.mark.parametrize(("true", "predicted", "error", "message"), [
+    ([["O"]], [], ValueError, "true has 1 sentences, predicted 0"),
+    ([["O"]], [["O", "O"]], ValueError, "sentence 0 has 1 true tags and 2 predicted"),
+    ([["O"]], [["S-a"]], ValueError, r"tags\[0\] is 'S-a'"),
+    ([["O"]], [[3]], ValueError, r"tags\[0\] is 3"),
+    (["O"], ["O"], TypeError, "sentence 0 is text"),
+])
+def test_entity_f1_refuses(true, predicted, error, message):
+    with pytest.raises(error, match=message):
+        m.entity_f1(true, predicted)
+
+
 def test_resolve():
     assert m.resolve("accuracy") is m.accuracy and m.resolve("mse") is m.mean_squared_error
     assert m.resolve(max) is max
