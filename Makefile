@@ -37,7 +37,7 @@ wheel: $(BIN)/python
 	$(BIN)/python -m pip wheel -q --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf .venv $(BENCH) build dist backprop-demo.safetensors backprop-demo.png *.egg-info .pytest_cache .hypothesis
+	rm -rf .venv $(BENCH) build dist backprop-demo.safetensors backprop-demo.png backprop-*.svg *.egg-info .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 %/bin/python:
