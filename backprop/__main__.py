@@ -128,7 +128,7 @@ def _parser():
 # ---------------------------------------------------------------- demo
 
 def _machine():
-    n, used = _core.threads_get(), next(row["name"] for row in _core.isa_info() if row["current"])
+    n, used = _core.threads_get(), _core.isa_current()
     return f"{used} instructions, {n} thread{'s' * (n != 1)}"
 
 

@@ -173,6 +173,11 @@ def isa_info():
     ]
 
 
+def isa_current():
+    """Name of the instruction set that is used."""
+    return bp_isa_name(bp_isa_current()).decode()
+
+
 def isa_runnable():
     """Names of the instruction sets that this build and this processor can run."""
     return [bp_isa_name(i).decode() for i in range(BP_ISA_COUNT) if bp_isa_supported(i)]

@@ -26,6 +26,8 @@ class _Table(Layer):
 
     def __init__(self, num_embeddings, dim, weights, trainable, padding, init, name):
         super().__init__(name, trainable)
+        if padding is None:
+            padding = getattr(weights, "padding", None)
         weights = getattr(weights, "matrix", weights)  # of a WordVectors
         if weights is not None:
             weights = np.asarray(weights)
@@ -94,7 +96,7 @@ class Embedding(_Table):
         False freezes the vectors: no gradient is computed for them, and they keep their bits.
     padding : int, optional
         Row number of what fills up short windows: its vector is zero and stays zero. -1 is a padding that is no row: ids of -1
-        give zeros.
+        give zeros. None: that of the `WordVectors`, where they have one.
     init : str or callable, optional
         How random vectors are drawn. None: normal of variance 1 / dim, so that vectors have a length of about 1.
     name : str, optional

@@ -234,7 +234,7 @@ class Trainer:
             if mode == "step":
                 assigns, checks = self._updates(dict(zip(trainable, grads)))
                 assigns += buffers
-                isa = next(i["name"] for i in _core.isa_info() if i["current"])
+                isa = _core.isa_current()
                 work = 6.0 * net._gradient_size * capacity / _FLOPS[isa]
                 late = []
                 if work > _LONG_STEP:

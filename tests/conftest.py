@@ -26,3 +26,13 @@ def pytest_report_header():
 def isa(request):
     """Each instruction set that this build and this processor can run."""
     return request.param
+
+
+@pytest.fixture
+def torch():
+    """PyTorch on one thread; the test is left out where there is none."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield torch
+    torch.set_num_threads(threads)

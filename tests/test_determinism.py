@@ -14,7 +14,7 @@ from backprop import _core
 from make_trajectories import hashed
 
 WITH_FMA = ("avx2", "avx512", "neon")  # the instruction sets that must agree bit for bit
-CURRENT = next(row["name"] for row in _core.isa_info() if row["current"])
+CURRENT = _core.isa_current()
 
 # SHA-256 of the weights after `trained`, on any instruction set with fused multiply-add. It changes only where a change
 # of the numbers is meant.

@@ -578,6 +578,14 @@ def test_vectors_are_taken_over_and_the_padding_row_is_zero():
     assert abs((drawn**2).sum(1).mean() - 1) < 0.02
 
 
+def test_the_padding_of_word_vectors_is_taken_over():
+    vectors = bp.WordVectors(["a", "b"], np.ones((2, D))).with_special()
+    for layer in (bp.Embedding(weights=vectors), bp.EmbeddingBag(weights=vectors)):
+        assert layer.padding == vectors.padding is not None
+    assert bp.Embedding(weights=vectors, padding=0).padding == 0
+    assert bp.Embedding(weights=vectors.matrix).padding is None
+
+
 @pytest.mark.parametrize("ids", [IDS, IDS.astype("int64"), IDS.astype("uint8"), IDS.astype("uint64"), IDS.tolist(),
                                  np.asfortranarray(IDS)])
 def test_integers_of_all_kinds(ids):

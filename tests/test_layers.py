@@ -23,15 +23,6 @@ LAYERS = {
 }
 
 
-@pytest.fixture
-def torch():
-    torch = pytest.importorskip("torch")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield torch
-    torch.set_num_threads(threads)
-
-
 def make(name, dtype="float64", seed=4):
     return bp.Sequential([bp.Input(5), bp.Dense(6, "tanh"), *LAYERS[name](), bp.Dense(2)], dtype=dtype, seed=seed)
 

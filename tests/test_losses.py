@@ -30,15 +30,6 @@ CASES = {
 }
 
 
-@pytest.fixture
-def torch():
-    torch = pytest.importorskip("torch")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield torch
-    torch.set_num_threads(threads)
-
-
 def linear(loss, dtype="float64", outputs=K, inputs=K):
     """A network whose output is its input, and a trainer for it."""
     net = bp.Sequential([bp.Input(inputs), bp.Dense(outputs, use_bias=False, weight_init=lambda s, d, r: np.eye(*s, dtype=d))], dtype=dtype)
