@@ -15,6 +15,7 @@ import operator
 
 import numpy as np
 
+from . import _core
 from .errors import ShapeError
 from .graph import (BATCH, FLOATS, Operation, Tensor, apply, broadcast, common_dtype, constant, contiguous, data, dim_size,
                     format_shape, register)
@@ -61,6 +62,27 @@ def _map_infer(name):
     return infer
 
 
+_ALGEBRA = {name: (arity, algebra) for name, arity, algebra in _core.MAP_OPS}
+_ELEMENTWISE_DOC = """{}, elementwise.
+
+    Parameters
+    ----------
+    {} : Tensor or array_like
+        Of shapes that broadcast as in NumPy, and of one float dtype.
+
+    Returns
+    -------
+    Tensor{}
+
+    Raises
+    ------
+    ShapeError
+        The shapes do not broadcast.
+    TypeError
+        An int32 tensor, or float32 beside float64.
+    """
+
+
 def _elementwise(name, code, gradient):
     """A row of kind `map`. gradient(node, g, *inputs) gives a gradient for each input, before `_like`."""
     def rule(node, g, needs):
@@ -68,9 +90,19 @@ def _elementwise(name, code, gradient):
         return [None if r is None or not need else _like(_full(r, node), x) for r, x, need in zip(raw, node.inputs, needs)]
     register(Operation(name, "map", _map_infer(name), None if gradient is None else rule, code=code))
 
-    def function(*xs):
-        return apply(name, _tensors(xs))
+    arity, algebra = _ALGEBRA[code]
+    if arity == 1:
+        def function(a):
+            return apply(name, [as_tensor(a)])
+    elif arity == 2:
+        def function(a, b):
+            return apply(name, _tensors((a, b)))
+    else:
+        def function(a, b, c):
+            return apply(name, _tensors((a, b, c)))
     function.__name__ = function.__qualname__ = name
+    function.__doc__ = _ELEMENTWISE_DOC.format(algebra, ", ".join("abc"[:arity]),
+                                               "\n        It has no gradient." if gradient is None else "")
     return function
 
 
@@ -110,10 +142,12 @@ sign = _elementwise("sign", "sign", lambda y, g, x: [g * 0.0])
 
 
 def gt(a, b):
+    """a > b ? 1 : 0, elementwise: ``lt(b, a)``."""
     return lt(b, a)
 
 
 def ge(a, b):
+    """a >= b ? 1 : 0, elementwise: ``le(b, a)``."""
     return le(b, a)
 
 

@@ -239,7 +239,8 @@ class WordVectors:
         Returns
         -------
         list of (str, float)
-            Words with the cosine of the angle, the nearest first; the word asked for is left out. Zero vectors have cosine 0.
+            Words with the cosine of the angle, the nearest first; the word asked for is left out, and so are the rows for padding
+            and unknown words. Zero vectors have cosine 0.
         """
         if isinstance(word, str):
             at = self.index(word)
@@ -267,6 +268,7 @@ class WordVectors:
             raise ValueError(f"the vector has shape {vector.shape}, those of the words ({self.dim},)")
         lengths = np.sqrt(np.einsum("ij,ij->i", self.matrix, self.matrix) * (vector @ vector))
         cosine = _product(self.matrix, vector[:, None])[:, 0] / np.where(lengths > 0, lengths, 1)
+        without = without | {i for i in (self.padding, self.unknown) if i is not None}
         cosine[list(without)] = -np.inf
         n = min(int(n), len(self) - len(without))
         best = np.argpartition(-cosine, n - 1)[:n] if n else []

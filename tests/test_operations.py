@@ -368,3 +368,15 @@ def test_methods_and_axes():
     for f in (bp.softmax, bp.log_softmax, bp.logsumexp):
         with pytest.raises(TypeError, match="axis must be one axis"):
             f(t, None)
+
+
+def test_every_public_name_is_documented():
+    bare = [name for name in bp.__all__ if name != "__version__" and not (getattr(bp, name).__doc__ or "").strip()]
+    assert not bare
+
+
+def test_the_number_of_operands_is_checked():
+    with pytest.raises(TypeError, match="add.. missing 1 required positional argument"):
+        bp.add(1.0)
+    with pytest.raises(TypeError, match="exp.. takes 1 positional argument"):
+        bp.exp(1.0, 2.0)

@@ -339,6 +339,7 @@ def test_nearest_and_analogy(animals):
     assert found[0][1] == pytest.approx((1 + 0.02) / np.sqrt(1.01 * 1.04), rel=1e-6)
     assert [w for w, _ in animals.nearest([0, 3.0], 9)] == ["lorry", "car", "dog", "cat", "none"]
     assert animals.nearest("none", 1)[0][1] == 0.0
+    assert [w for w, _ in animals.with_special().nearest("cat", 9)] == [w for w, _ in animals.nearest("cat", 9)]
     rng = np.random.default_rng(3)
     v = bp.WordVectors([str(i) for i in range(400)], rng.normal(size=(400, 20)))
     unit = v.matrix / np.linalg.norm(v.matrix, axis=1, keepdims=True)
