@@ -38,7 +38,8 @@ if _typing.TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _LATE = ("data", "view")  # imported when first used: they need more of the standard library than all the rest
-_LATE_NAMES = {**dict.fromkeys(("WordVectors", "fine_tuning_advice", "untouched_words"), "vectors"), "rate_finder": "rates"}
+_LATE_NAMES = {**dict.fromkeys(("WordVectors", "fine_tuning_advice", "untouched_words"), "vectors"), "rate_finder": "rates",
+               "profile": "profiling"}
 
 
 @_contextmanager

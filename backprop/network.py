@@ -323,8 +323,10 @@ class Network:
         if not self.built:
             self.build(x, argument)
         many = len(self._inputs) > 1
+        called = [f"{argument}[{i}]" for i in range(len(self._inputs))] if many else [argument]
         if isinstance(x, Mapping):
             names = [t.name for t in self._inputs]
+            called = [f"{argument}[{name!r}]" for name in names]
             if set(x) != set(names):
                 raise ValueError(f"{argument} has the keys {', '.join(map(repr, x)) or '(none)'}; the inputs are named "
                                  f"{', '.join(map(repr, names))}")
@@ -332,8 +334,7 @@ class Network:
         if many and (not isinstance(x, (list, tuple)) or len(x) != len(self._inputs)):
             raise ValueError(f"{argument} must be a list of {len(self._inputs)} arrays, one for each input")
         arrays = []
-        for i, (t, a) in enumerate(zip(self._inputs, x if many else [x])):
-            name = f"{argument}[{i}]" if many else argument
+        for name, t, a in zip(called, self._inputs, x if many else [x]):
             a = check_array(name, a, t.dtype, empty=True)
             if a.ndim == 0 or a.shape[1:] != t.shape[1:]:
                 raise ShapeError(f"{name} has shape {a.shape}; the network's input has shape {format_shape(t.shape)}")
@@ -344,7 +345,7 @@ class Network:
                     raise ValueError(f"{name}[{', '.join(map(str, at))}] is {a[at]}, out of range for {whose!r} "
                                      f"({low} .. {limit - 1})")
             if arrays and a.shape[0] != arrays[0].shape[0]:
-                raise ValueError(f"{argument}[0] has {arrays[0].shape[0]} rows, {name} has {a.shape[0]}")
+                raise ValueError(f"{called[0]} has {arrays[0].shape[0]} rows, {name} has {a.shape[0]}")
             arrays.append(a)
         return arrays
 

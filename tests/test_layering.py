@@ -114,7 +114,7 @@ FLOORS = [
     ["network"],
     ["saving"],
     ["trainer", "vectors", "windows", "features"],
-    ["checkpoint", "gradcheck", "charts", "rates"],
+    ["checkpoint", "gradcheck", "charts", "rates", "profiling"],
     ["view"],
     ["sklearn", "torch", "thinc", "onnx", "mpi"],
     ["__init__"],

@@ -494,7 +494,7 @@ def test_several_inputs_by_list_and_by_name(tmp_path):
 @pytest.mark.parametrize("x, words", [
     ({"left": PARTS[0]}, "X has the keys 'left'; the inputs are named 'left', 'right'"), ({}, r"\(none\)"),
     ({"left": PARTS[0], "right": PARTS[1], "up": PARTS[0]}, "'up'"), ({"x0": PARTS[0], "x1": PARTS[1]}, "'x0', 'x1'"),
-    ({"left": PARTS[1], "right": PARTS[0]}, r"X\[0\] has shape"), (PARTS[0], "a list of 2 arrays"),
+    ({"left": PARTS[1], "right": PARTS[0]}, r"X\['left'\] has shape"), (PARTS[0], "a list of 2 arrays"),
 ])  # fmt: skip
 def test_inputs_that_are_refused(x, words):
     trainer = two_headed(("left", "right"))
