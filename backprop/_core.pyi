@@ -73,6 +73,7 @@ class Binding:
         step: int = 0,
         flush: bool = False,
         threads: int = 0,
+        data_rows: int = -1,
     ) -> tuple[int, int, int, int, int]: ...
     def arena(self) -> memoryview: ...
 

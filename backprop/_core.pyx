@@ -121,7 +121,7 @@ cdef extern from "backprop.h" nogil:
         const bp_feed *feeds
         int n_feeds
         const int64_t *order
-        int64_t n, batch
+        int64_t n, batch, rows
         int64_t first_step, n_steps
         int scalar_space
         int64_t scalar_stride
@@ -611,17 +611,17 @@ cdef class Binding:
 
     def fit(self, feeds, order, int64_t n, int64_t batch, int64_t first_step, int64_t n_steps, int scalar_space=-1,
             int64_t scalar_stride=0, int loss_space=-1, double seconds=0, uint64_t seed=0, uint64_t step=0,
-            bint flush=False, int threads=0):
+            bint flush=False, int threads=0, int64_t data_rows=-1):
         """Runs many steps of the whole program: step s of the epoch takes rows [s*batch, min(n, (s+1)*batch)) of `order`.
 
         Parameters
         ----------
         feeds : list of (int, buffer)
-            A space that goes by rows, and n rows for it: axis 0 may have any stride, what lies behind it is C-contiguous.
+            A space that goes by rows, and its rows of the data, n or `data_rows`: axis 0 may have any stride, what lies behind it is C-contiguous.
         order : contiguous buffer of int64 (n,), or None
             Row numbers; None: 0, 1, 2 ...
         n, batch : int
-            Rows of the data; rows of a step, 1 ... capacity.
+            Rows of the epoch; rows of a step, 1 ... capacity.
         first_step, n_steps : int
             Which steps of the epoch to run.
         scalar_space, scalar_stride, loss_space : int
@@ -630,6 +630,8 @@ cdef class Binding:
             Stop after the first whole step that ends later than this; 0: no limit.
         seed, step, flush, threads
             As for `run`; `step` is the number of the first step.
+        data_rows : int
+            Rows of the data, where `order` does not have all of them; -1: n.
 
         Returns
         -------
@@ -652,6 +654,10 @@ cdef class Binding:
         cdef int64_t done = 0
         if n < 0:
             raise ValueError(f"n: at least 0, got {n}")
+        if data_rows == -1:
+            data_rows = n
+        if data_rows < 0 or (data_rows != n and order is None):
+            raise ValueError(f"data_rows: {n} without an order, at least 0 with one, got {data_rows}")
         if batch < 1 or batch > self.program.capacity:
             raise ValueError(f"batch: 1 ... {self.program.capacity}, got {batch}")
         cdef int64_t steps = n // batch + (n % batch != 0)
@@ -675,7 +681,7 @@ cdef class Binding:
             if feed == NULL or fed == NULL:
                 raise MemoryError
             for i, (space, array) in enumerate(feeds):
-                a = feed_of(self, space, array, n)
+                a = feed_of(self, space, array, data_rows)
                 if fed[space]:
                     raise ValueError(f"feeds: space {space} twice")
                 held.append(a)
@@ -687,6 +693,7 @@ cdef class Binding:
             fit.feeds = feed
             fit.n_feeds = len(feeds)
             fit.n = n
+            fit.rows = data_rows
             fit.batch = batch
             fit.first_step = first_step
             fit.n_steps = n_steps

@@ -5,6 +5,8 @@ keywords (skorch's names): ``on_train_begin(trainer, epochs)``, ``on_train_end(t
 ``on_epoch_end(trainer, epoch, logs)``, ``on_batch_begin(trainer, epoch, batch)``, ``on_batch_end(trainer, epoch, batch, loss)``.
 Those for batches cost a call into Python for every step; leave them out where they are not needed. ``trainer.stop_training =
 True`` ends the training after the step.
+
+``on_segment(trainer, done, steps, loss)`` is for displays: some 20 times a second, `steps` None where an epoch's end is not known.
 """
 
 from __future__ import annotations
@@ -119,12 +121,15 @@ class Progress(Callback):
 
     def on_segment(self, trainer, done, steps, loss):
         now = time.perf_counter()
-        if now - self._drawn > 0.2 and done < steps and self.stream.isatty():
+        if now - self._drawn > 0.2 and done != steps and self.stream.isatty():
             self._drawn = now
-            filled = 24 * done // steps
-            left = (now - self._started) / done * (steps - done)
-            self.stream.write(f"\repoch {trainer.epoch + 1}/{self.epochs} [{'=' * filled}{' ' * (24 - filled)}] "
-                              f"{done}/{steps} loss {loss:.4f}, {left:.0f} s left ")
+            if steps is None:
+                how_far, left = f"{done} batches", f"{now - self._started:.0f} s"
+            else:
+                filled = 24 * done // steps
+                how_far = f"[{'=' * filled}{' ' * (24 - filled)}] {done}/{steps}"
+                left = f"{(now - self._started) / done * (steps - done):.0f} s left"
+            self.stream.write(f"\repoch {trainer.epoch + 1}/{self.epochs} {how_far} loss {loss:.4f}, {left} ")
             self.stream.flush()
 
     def on_epoch_end(self, trainer, epoch, logs):

@@ -2,7 +2,8 @@
 
 Data flow of a step: inputs, targets and weights are sources; the loss of each row, their mean, its gradients and the
 optimiser's update are nodes of one graph; the lowering makes one program of it, in which the loss is checked before the first
-parameter changes. `fit` feeds that program with rows by a seeded permutation, in C, and comes up for air every 50 ms.
+parameter changes. `fit` feeds that program with rows by a seeded permutation, in C, and comes up for air every 50 ms; batches
+that an iterator yields come one by one, through Python.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
@@ -18,11 +20,12 @@ from . import _core, losses, optim, sparse, updates
 from .autodiff import gradients
 from .callbacks import Callbacks, EarlyStopping, History, Progress
 from .arrays import check_array
-from .errors import NonFiniteError
+from .errors import NonFiniteError, ShapeError
 from .graph import BATCH, source
 from .lower import Assign, Storage, lower
 from .network import Network, aligned_zeros
 from .sparse import RowGradient
+from .streams import Batches
 
 _SEGMENT = 0.05  # seconds in C between looks at signals
 _LONG_STEP = 0.15  # predicted seconds from which on a step updates last, so that it can be abandoned until then
@@ -348,12 +351,12 @@ class Trainer:
     def _run(self, mode, x, y, sample_weight):
         arrays, labels = self._check(x, y, sample_weight, ("x", "y", "sample_weight"))
         n = arrays[0].shape[0]
+        if mode == "step":
+            return self._step(arrays, slice(None), n, labels, sample_weight is not None)
         held = self._prepare(mode, n, labels, sample_weight is not None)
         plan, binding, _, _ = held
         for space, i in plan.feeds:
             binding.set(space, arrays[i])
-        if mode == "step":
-            return self._run_held(held, n, 1)
         self.net.clear_gradients()  # those of layers that are not trained stay so
         parts = [np.empty([n if d == BATCH else d for d in t.shape], t.dtype) for t in plan.outputs[1:]]
         for i, a in enumerate(parts, 1):
@@ -361,6 +364,14 @@ class Trainer:
         loss = self._run_held(held, n, 0)
         self.net._row_gradients = {p: RowGradient.picked(*parts[3 * i:3 * i + 3], p.shape) for i, p in enumerate(plan.tables)}
         return loss
+
+    def _step(self, arrays, rows, n, labels, weighted):
+        """A step on `n` rows of checked arrays."""
+        held = self._prepare("step", n, labels, weighted)
+        plan, binding, _, _ = held
+        for space, i in plan.feeds:
+            binding.set(space, arrays[i][rows])
+        return self._run_held(held, n, 1)
 
     def _run_held(self, held, n, updates):
         """Run a plan whose arrays are in place over `n` rows; its loss. `t` grows by `updates` where the run came to its end,
@@ -553,22 +564,30 @@ class Trainer:
 
     # ---------------------------------------------------------------- fit
 
-    def fit(self, X, y, epochs=1, batch_size=32, sample_weight=None, validation_data=None, validation_fraction=0.0,
+    def fit(self, X, y=None, epochs=1, batch_size=32, sample_weight=None, validation_data=None, validation_fraction=0.0,
             shuffle=True, early_stopping=None, callbacks=(), progress=None):
         """Train for a number of epochs.
 
         Parameters
         ----------
-        X : array_like (n, ...), or a list of one for each input, or a dict by the names of inputs
+        X : array_like (n, ...), or a list of one for each input, or a dict by the names of inputs; or batches
+            Rows of the network's dtype that lie one after another are read where they lie, and never copied as a whole: a
+            ``numpy.memmap`` may be larger than memory, and be read-only. Others are converted first.
+
+            Without `y`, batches ``(x, y)`` or ``(x, y, sample_weight)``, of any numbers of rows, each a step: a function
+            that returns a new iterator for each epoch, or an object that can be iterated over again. An iterator itself is
+            good for one epoch. Batches are drawn one at a time, and come in the order in which they are drawn.
         y : array_like (n,) or (n, k), or a list of one for each output
         epochs : int
         batch_size : int
+            Of arrays; batches have a size already.
         sample_weight : array_like (n,), optional
+            Of arrays.
         validation_data : tuple (X, y) or (X, y, sample_weight), optional
         validation_fraction : float in [0, 1)
-            Part of the data, drawn by the seed, to hold out where no validation data is given.
+            Part of the data, drawn by the seed, to hold out where no validation data is given; of arrays alone.
         shuffle : bool
-            A new order for each epoch, a function of (seed, epoch).
+            A new order for each epoch, a function of (seed, epoch); of arrays alone.
         early_stopping : EarlyStopping or int, optional
             An int is its patience in epochs.
         callbacks : list of Callback
@@ -579,15 +598,33 @@ class Trainer:
         -------
         History
             A list of one dict for each epoch: ``epoch``, ``train_loss``, ``valid_loss``, ``valid_accuracy``, ``lr``, ``dur``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Something is wrong with an argument: nothing has been changed. Something is wrong with a batch, which the message
+            names by its number in the epoch, from 0: the parameters are those after the batch before it.
+        NonFiniteError
+            The loss of a step is NaN or infinite: the parameters are those after the step before it.
         """
         _check_whole("epochs", epochs, 0)
-        _check_whole("batch_size", batch_size, 1)
+        drawn = Batches(X, epochs) if y is None else None
+        if drawn is None:
+            _check_whole("batch_size", batch_size, 1)
+        elif sample_weight is not None:
+            raise ValueError("sample_weight goes with arrays: where X is an iterable, yield (x, y, sample_weight)")
+        elif validation_fraction:
+            raise ValueError("validation_fraction goes with arrays: where X is an iterable, give validation_data")
         if not 0 <= validation_fraction < 1:
             raise ValueError(f"validation_fraction must be in [0, 1), got {validation_fraction!r}")
         with self._guard:
             with self.net.tentative():
-                arrays, labels = self._check(X, y, sample_weight)
                 weighted = sample_weight is not None
+                if drawn is None:
+                    arrays, labels = self._check(X, y, sample_weight)
+                    chosen = None
+                elif not self.net.built and epochs:
+                    self._check_batch(*drawn.first())  # callbacks find a network that is built
                 valid = None
                 if validation_data is not None:
                     if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
@@ -603,7 +640,7 @@ class Trainer:
                         raise ValueError(f"validation_fraction={validation_fraction} of {len(order)} rows leaves one side empty")
                     valid = ([a[order[:held]] for a in arrays], labels, weighted)
                     _check_some("sample_weight of the rows held out", valid[0][-1], weighted)
-                    arrays = [a[order[held:]] for a in arrays]
+                    chosen = order[held:]  # the others stay where they are, in a file perhaps
                 if not hasattr(callbacks, "__iter__"):
                     raise TypeError(f"callbacks must be a list, got {callbacks!r}")
                 callbacks = list(callbacks)
@@ -614,26 +651,49 @@ class Trainer:
                 if line is not None:
                     callbacks.append(line)
                 run = Callbacks(callbacks)
+            if drawn is None:
+                steps = partial(self._array_steps, arrays, labels, weighted, chosen, int(batch_size), shuffle)
+            else:
+                steps = partial(self._batch_steps, drawn)
             self.stop_training = False
             run("on_train_begin", self, epochs=epochs)
             try:
                 for _ in range(epochs):
                     if self.stop_training:
                         break
-                    self._epoch(arrays, labels, weighted, int(batch_size), shuffle, valid, run)
+                    self._epoch(steps, valid, run)
             finally:
                 self.feed = None
                 run("on_train_end", self)
             return self.history
 
-    def _epoch(self, arrays, labels, weighted, batch, shuffle, valid, run):
+    def _epoch(self, steps, valid, run):
+        """`steps` makes those of the epoch: it gives the loss of each, and how many rows each had."""
         started = time.perf_counter()
         run("on_epoch_begin", self, epoch=self.epoch + 1)
-        n = arrays[0].shape[0]
+        t0 = self.t
+        step_losses, sizes = steps(run)
+        row = {"epoch": self.epoch + 1, "train_loss": float(np.average(step_losses, weights=sizes)) if np.any(sizes) else np.nan,
+               "lr": float(self.optimizer.schedule.rate(max(self.t - 1, 0), self.epoch)), "steps": self.t - t0}
+        if valid is not None:
+            row.update({f"valid_{k}": v for k, v in self._evaluate(*valid, 256).items()})
+        row["dur"] = time.perf_counter() - started
+        self.epoch += 1
+        self.history.append(row)
+        for schedule in self.optimizer.schedules:
+            if hasattr(schedule, "update"):
+                schedule.update(row.get("valid_loss", row["train_loss"]))
+        run("on_epoch_end", self, epoch=self.epoch, logs=row)
+
+    def _array_steps(self, arrays, labels, weighted, chosen, batch, shuffle, run):
+        """Steps on the rows of arrays, or on those `chosen`, in segments of many."""
+        rows = arrays[0].shape[0]
+        n = rows if chosen is None else len(chosen)
         batch = min(batch, n)
         steps = -(-n // batch)
         order = _core.permutation(n, self.seed, self.epoch) if shuffle else None
-        t0 = self.t
+        if chosen is not None:
+            order = chosen if order is None else chosen[order]
         step_losses, sizes = np.zeros(steps, dtype=self.net.dtype), np.full(steps, batch, dtype="float64")
         sizes[-1] = n - (steps - 1) * batch
         done, ahead = 0, 16  # steps to prepare numbers for: about two segments' worth
@@ -656,7 +716,7 @@ class Trainer:
                     status, made, _, value, limit = binding.fit(
                         [(space, arrays[i]) for space, i in plan.feeds], order, n, batch, done, count,
                         plan.spaces["scalars"] if plan.scalars else -1, len(plan.scalars), plan.spaces["output 0"],
-                        _SEGMENT, self.seed, self.t, True, 0)
+                        _SEGMENT, self.seed, self.t, True, 0, rows)
                 finally:
                     if plan.scalars:
                         binding.set(plan.spaces["scalars"], numbers)
@@ -675,17 +735,57 @@ class Trainer:
             run("on_segment", self, done=done, steps=steps, loss=float(step_losses[done - 1]))
         if done < steps:
             sizes[done:] = 0
-        row = {"epoch": self.epoch + 1, "train_loss": float(np.average(step_losses.astype("float64"), weights=sizes)),
-               "lr": float(self.optimizer.schedule.rate(max(self.t - 1, 0), self.epoch)), "steps": self.t - t0}
-        if valid is not None:
-            row.update({f"valid_{k}": v for k, v in self._evaluate(*valid, 256).items()})
-        row["dur"] = time.perf_counter() - started
-        self.epoch += 1
-        self.history.append(row)
-        for schedule in self.optimizer.schedules:
-            if hasattr(schedule, "update"):
-                schedule.update(row.get("valid_loss", row["train_loss"]))
-        run("on_epoch_end", self, epoch=self.epoch, logs=row)
+        return step_losses.astype("float64"), sizes
+
+    def _check_batch(self, i, x, y, sample_weight):
+        """Checked arrays of a batch, and which targets are labels; its number stands in the message where something is wrong."""
+        try:
+            return self._check(x, y, sample_weight, ("x", "y", "sample_weight"))
+        except (ValueError, TypeError) as e:
+            kind = next(c for c in (ShapeError, ValueError, TypeError) if isinstance(e, c))
+            raise kind(f"batch {i}: {e}") from e
+
+    def _batch_steps(self, batches, run):
+        """Steps on batches as they are drawn."""
+        drawn = self._drawn(batches.begin(), run)
+        step_losses, sizes = self._single_steps(drawn, batches.steps, run)
+        if not sizes and not self.stop_training:
+            raise batches.empty(self.epoch + 1)
+        return step_losses, sizes
+
+    def _drawn(self, batches, run):
+        """What `_single_steps` takes, from batches; no arrays where they are in place already."""
+        for i, x, y, w in batches:
+            fast = self._fast
+            if fast is not None and w is None and not run.each_batch and fast.takes(x, y):
+                yield None, None, fast.rows, None, None
+                continue
+            arrays, labels = self._check_batch(i, x, y, w)
+            yield arrays, slice(None), arrays[0].shape[0], labels, w is not None
+            self._fast = _Repeat.of(self, x, y) if w is None else None
+
+    def _single_steps(self, drawn, steps, run):
+        """Steps that come back to Python, each of (arrays, rows of them, how many, which targets are labels, weighted or not)."""
+        step_losses, sizes, loss = [], [], 0.0
+        told, clock = 0, time.perf_counter()
+        while not self.stop_training:
+            arrays, rows, n, labels, weighted = next(drawn, (None, None, None, None, None))
+            if n is None:
+                break
+            if run.each_batch:
+                self.feed = (arrays, rows)
+                run("on_batch_begin", self, epoch=self.epoch + 1, batch=len(sizes))
+            loss = self._run_held(self._fast.held, n, 1) if arrays is None else self._step(arrays, rows, n, labels, weighted)
+            step_losses.append(loss)
+            sizes.append(n)
+            if run.each_batch:
+                run("on_batch_end", self, epoch=self.epoch + 1, batch=len(sizes) - 1, loss=loss)
+            if run.each_batch or time.perf_counter() - clock > _SEGMENT:
+                told, clock = len(sizes), time.perf_counter()
+                run("on_segment", self, done=told, steps=steps if steps is None or steps >= told else None, loss=loss)
+        if told < len(sizes):
+            run("on_segment", self, done=len(sizes), steps=len(sizes), loss=loss)
+        return step_losses, sizes
 
     def _table(self, plan, count, sizes):
         """Runtime scalars of the next `count` updates, a row for each."""

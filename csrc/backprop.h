@@ -165,7 +165,8 @@ typedef struct {
 typedef struct {
     const bp_feed *feeds; int n_feeds;
     const int64_t *order;    /* [n] row numbers, or NULL for 0, 1, 2 ... (then nothing is copied) */
-    int64_t n, batch;        /* rows in the data; rows a step (the last step of the data may have fewer) */
+    int64_t n, batch;        /* rows of the epoch; rows a step (the last step of the epoch may have fewer) */
+    int64_t rows;            /* rows in the data, n where there is no order: an order may leave some out */
     int64_t first_step, n_steps;   /* steps of this epoch to run: step s takes rows [s*batch, min(n, (s+1)*batch)) */
     int scalar_space;        /* base advances by scalar_stride elements a step (learning rates, bias corrections); -1: none */
     int64_t scalar_stride;

@@ -42,8 +42,8 @@ static int feed_step(bp_context *x, const bp_fit_args *fit, int64_t start, int64
         return 1;
     for (int64_t i = 0; i < rows; i++) { /* a private copy, as with labels */
         const int64_t row = x->order[i] = fit->order ? fit->order[start + i] : start + i;
-        if (row < 0 || row >= fit->n) {
-            *result = (bp_run_result){BP_OUT_OF_RANGE, x->args.first, row, fit->n};
+        if (row < 0 || row >= fit->rows) {
+            *result = (bp_run_result){BP_OUT_OF_RANGE, x->args.first, row, fit->rows};
             return 0;
         }
     }

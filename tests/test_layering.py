@@ -106,7 +106,7 @@ FLOORS = [
     ["rowblocks", "rowupdates"],
     ["lower"],
     ["eager"],
-    ["init", "schedules", "metrics", "data", "files", "callbacks"],
+    ["init", "schedules", "metrics", "data", "files", "callbacks", "streams"],
     ["losses", "optim", "updates", "vectorfiles"],
     ["layers"],
     ["embedding"],
