@@ -44,10 +44,10 @@ def _check_some(name, weights, weighted):
 
 
 class _Repeat:
-    """A step like the one before: arrays of the same shapes and dtypes, which need no conversion, and labels. What is left to
-    check is done on the way in, so that a small network's step is not mostly checks."""
+    """A step like the one before: arrays of the same shapes and dtypes, inputs that need no conversion. What is left to check is
+    done on the way in, so that a small network's step is not mostly checks."""
 
-    __slots__ = ("x", "y", "held", "trainable", "parameters", "labels", "spaces", "classes", "rows", "ids", "limit")
+    __slots__ = ("x", "y", "held", "trainable", "parameters", "labels", "check", "checked", "spaces", "classes", "rows", "ids", "limit")
 
     @classmethod
     def of(cls, trainer, x, y):
@@ -56,14 +56,20 @@ class _Repeat:
         low, limit, _ = net._id_ranges.get(net._inputs[0], (-1, 0, None))
         if not (type(x) is np.ndarray and type(y) is np.ndarray and x.flags.c_contiguous
                 and (x.dtype in (np.int64, np.int32) and low == 0 if words else x.dtype == net.dtype)
-                and len(net._inputs) == len(net._outputs) == 1 and type(trainer.losses[0]) is losses.CrossEntropy
-                and y.ndim == 1 and y.dtype in (np.int64, np.int32) and y.flags.c_contiguous):
+                and len(net._inputs) == len(net._outputs) == 1):
             return None
         self = cls()
+        loss, output = trainer.losses[0], net._outputs[0]
+        if type(loss) is losses.CrossEntropy and y.ndim == 1 and y.dtype in (np.int64, np.int32) and y.flags.c_contiguous:
+            self.check, self.labels, labels = None, np.empty(y.shape, dtype=np.int32), True
+        else:
+            self.check, self.labels = partial(loss.check, "y", output_shape=output.shape, dtype=net.dtype), None
+            a = self.check(y)
+            self.checked, labels = (a.shape, a.dtype), a.dtype == np.int32
         self.x, self.y, self.rows, self.parameters = (x.shape, x.dtype), (y.shape, y.dtype), len(x), net._parameters + net._buffers
         self.trainable = [p.layer.trainable for p in self.parameters]
-        self.held = trainer._prepare("step", len(x), (True,), False)
-        self.labels, self.classes = np.empty(y.shape, dtype=np.int32), net._outputs[0].shape[1]
+        self.held = trainer._prepare("step", len(x), (labels,), False)
+        self.classes = output.shape[-1]
         self.ids, self.limit = np.empty(x.shape, dtype=np.int32) if words else None, limit
         self.spaces = {i: space for space, i in self.held[0].feeds}
         return self
@@ -71,18 +77,27 @@ class _Repeat:
     def takes(self, x, y):
         """Put `x` and `y` in place; False where this step is not like the last, or an array does not pass."""
         if (type(x) is not np.ndarray or type(y) is not np.ndarray or (x.shape, x.dtype) != self.x or (y.shape, y.dtype) != self.y
-                or not x.flags.c_contiguous or not y.flags.c_contiguous or not x.flags.aligned or not y.flags.aligned
-                or [p.layer.trainable for p in self.parameters] != self.trainable):
+                or not x.flags.c_contiguous or not x.flags.aligned or [p.layer.trainable for p in self.parameters] != self.trainable):
             return False
-        if _core.narrow_labels(y, self.labels, self.classes) >= 0:
-            return False
+        if self.check is None:
+            if not y.flags.c_contiguous or not y.flags.aligned or _core.narrow_labels(y, self.labels, self.classes) >= 0:
+                return False
+            targets = self.labels
+        else:
+            try:
+                targets = self.check(y)
+            except (ValueError, TypeError):
+                return False
+            if (targets.shape, targets.dtype) != self.checked:
+                return False
         if self.ids is not None:
             if _core.narrow_labels(x.reshape(-1), self.ids.reshape(-1), self.limit) >= 0:
                 return False
             x = self.ids
         binding = self.held[1]
         binding.set(self.spaces[0], x)
-        binding.set(self.spaces[1], self.labels)
+        if 1 in self.spaces:  # a loss may have no use for its targets
+            binding.set(self.spaces[1], targets)
         return True
 
 
