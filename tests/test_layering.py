@@ -19,7 +19,7 @@ WINGS = {
     "kernels": [["simd/*.h"], ["kernels/[!t]*.h"], ["kernels/table.h"], ["isa_*.c"]],
     "executor": [
         ["cpu.c", "rng.c", "pool.c", "ops.c", "text.c"],
-        ["matmul.c"],
+        ["matmul.c", "bfloat16.c"],
         ["program.h"],
         ["decode.c", "map.c", "rows.c", "program.c", "fit.c"],
     ],
