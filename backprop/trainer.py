@@ -27,7 +27,6 @@ from .sparse import RowGradient
 _SEGMENT = 0.05  # seconds in C between looks at signals
 _LONG_STEP = 0.15  # predicted seconds from which on a step updates last, so that it can be abandoned until then
 _FLOPS = {"scalar": 1e10, "neon": 3e10, "avx2": 7e10, "avx512": 1.2e11}  # of one thread, for that prediction
-_TILES = 5  # times that, for products of bfloat16 on tiles
 
 
 def _check_whole(name, value, low):
@@ -244,8 +243,6 @@ class Trainer:
                 assigns += buffers
                 isa = _core.isa_current()
                 work = 6.0 * net._gradient_size * capacity / _FLOPS[isa]
-                if self.products and _core.kernel_tiles(isa):
-                    work /= _TILES
                 late = []
                 if work > _LONG_STEP:
                     late = [a.target for a in assigns if a.space in ("state", "buffers")]
