@@ -685,6 +685,7 @@ def one(name, *words, elements=10, writable=True):
     (one("matmul", 2, 2, 2, 0, 0, 0, [1, 0, 2], [1, 4, 2], NONE, -1), r"matmul\): C: the result is neither kept nor used"),
     (one("matmul", 2, 2, 2, 0, 0, 0, [1, 0, 1], [1, 4, 2], [1, 0, 2], -1), r"A: ld 1 is less than 2 columns"),
     (one("matmul", 2, 2, 2, 0, 2, 0, [1, 0, 2], [1, 4, 2], [1, 0, 2], -1), r"trans_b: 2"),
+    (one("matmul", 2, 2, 2, 0, 0, 2, [1, 0, 2], [1, 4, 2], [1, 0, 2], -1), r"products: 2"),
     (one("matmul", 2, 2, 2, 0, 0, 0, [1, 0, 7], [1, 4, 2], [1, 0, 2], 0), r"map: 0 is not in"),
     (one("matmul", 3, 2, 2, 1, 0, 0, [1, 6, 3], [1, 4, 2], [1, 0, 2], -1), r"A: elements 6 ... 12"),
     (one("matmul", 2**40, 2, 2**40, 0, 0, 0, [1, 0, 2], [1, 4, 2], [1, 0, 2], -1), r"m times k: .* too large"),

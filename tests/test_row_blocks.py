@@ -319,6 +319,7 @@ def test_instructions_of_a_block_do_not_run_alone():
     (program(FORWARD, private=256 * 4 * 4 - 4), r"matmul\): C: elements 0 ... 1024 of the rows of a block, which has 1023"),
     (program(("matmul", -1, 4, 4, 0, 0, 0, X, W, [7, 0, 4], -1)), "C: 7 is not in -1 ... 6"),
     (program(("matmul", 4, 4, 4, 0, 0, 0, W, W, [5, 0, 4], -1)), "not row by row"),
+    (program(("matmul", -1, 4, 4, 0, 0, 1, X, W, [6, 0, 4], -1)), "not row by row"),
     (program(("matmul", 4, -1, 4, 0, 1, 0, W, X, [0, 0, 600], -1)), "not row by row"),
     (program(("matmul", 4, 4, -1, 1, 0, 0, X, X, [6, 0, 4], -1)), "C: the parts of a sum must outlive"),
     (program(("matmul", 4, 4, -1, 1, 0, 0, X, X, [0, 0, 5], -1)), "not row by row"),
