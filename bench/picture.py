@@ -31,7 +31,7 @@ def ratios(results, threads, versions):
             v = r["ratio"][peer]
             a, b = sorted((at(1), at(v)))
             items.append(Rect(a, y, max(b - a, 1), BAR - 2, 0, (COLORS[peer], COLORS[peer]), None))
-            items.append(Text(b + 5, y + 8, f"{v:.3g}", size=9, anchor="start"))
+            items.append(Text(b + 5, y + 8, f"{v:.2f}" if v < 10 else f"{v:.0f}", size=9, anchor="start"))
             y += BAR
         items.append(Text(left - 10, (start + y) / 2 + 3, r["workload"], size=11, anchor="end"))
         y += 9

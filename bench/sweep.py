@@ -2,7 +2,8 @@
 
 For every width of a w-w-w-10 network and every batch: how many times faster a training step is on all threads than on one, the
 median of the ratios of neighbouring bursts in one process. Cells slower by more than 3% are measured again, five times as long, and
-flagged if they are still slow. Then, for the two large workloads, the scaling beside that of the pure loop of fused
+flagged if they are still slow. The last column is the scaling of a pure loop of multiply-adds meanwhile; a row is measured up to
+three times until that shows that the processors were free. Then, for the two large workloads, the scaling beside that of the pure loop of fused
 multiply-adds, all taking turns: ``--large`` measures only that, ``--no-large`` leaves it out.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 WIDTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 SLOW = 0.97
+BUSY = 0.8  # where the pure loop scales by less than this share of the threads, others have a processor
 
 
 def ratio(run, threads, seconds, least=5):
@@ -43,14 +45,21 @@ def grid(threads, seconds):
     from workloads import Step, ours
 
     cells = {}
-    print("width \\ batch" + "".join(f"{b:>8}" for b in BATCHES))
+    print("width \\ batch" + "".join(f"{b:>8}" for b in BATCHES) + "  pure loop")
     for w in WIDTHS:
-        for b in BATCHES:
-            run = ours(Step((w, w, w, 10), b))
-            cells[w, b] = ratio(run, threads, seconds)
-            if cells[w, b] < SLOW:
-                cells[w, b] = ratio(run, threads, 5 * seconds, 15)
-        print(f"{w:13}" + "".join(f"{cells[w, b]:7.2f}{'!' if cells[w, b] < SLOW else ' '}" for b in BATCHES), flush=True)
+        for _ in range(3):
+            loops = [threads * loop(1) / loop(threads)]
+            for b in BATCHES:
+                run = ours(Step((w, w, w, 10), b))
+                cells[w, b] = ratio(run, threads, seconds)
+                if cells[w, b] < SLOW:
+                    cells[w, b] = ratio(run, threads, 5 * seconds, 15)
+                loops.append(threads * loop(1) / loop(threads))
+            share = statistics.median(loops)
+            if share > BUSY * threads:
+                break
+        print(f"{w:13}" + "".join(f"{cells[w, b]:7.2f}{'!' if cells[w, b] < SLOW else ' '}" for b in BATCHES) + f"{share:11.2f}"
+              + (" (busy)" if share <= BUSY * threads else ""), flush=True)
     slow = [(w, b) for (w, b), v in cells.items() if v < SLOW]
     print(f"{len(slow)} of {len(cells)} cells slower by more than 3%" + "".join(f"; width {w} batch {b}" for w, b in slow))
     return cells, slow
