@@ -115,7 +115,7 @@ FLOORS = [
     ["saving"],
     ["trainer", "vectors", "windows", "features"],
     ["checkpoint", "gradcheck", "charts", "rates", "profiling"],
-    ["view"],
+    ["view", "benchmark"],
     ["sklearn", "torch", "thinc", "onnx", "mpi"],
     ["__init__"],
     ["__main__"],
