@@ -22,10 +22,15 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
 
-# The peers are large, so they have an environment of their own.
+# The peers are large, so they have an environment of their own. With more than one processor all threads are measured too, and
+# the sweep shows every width and batch on all of them beside one.
+RESULTS := bench/results
 bench: $(BENCH)/installed
-	$(BENCH)/bin/python bench --threads 1
-	if [ $(THREADS) -gt 1 ]; then $(BENCH)/bin/python bench --threads $(THREADS); fi
+	$(BENCH)/bin/python bench --threads 1 --json $(RESULTS)/threads-1.json --picture $(RESULTS)/steps.svg
+	if [ $(THREADS) -gt 1 ]; then \
+		$(BENCH)/bin/python bench --threads $(THREADS) --json $(RESULTS)/threads-$(THREADS).json; \
+		$(BENCH)/bin/python bench/sweep.py --threads $(THREADS) --json $(RESULTS)/sweep.json --picture $(RESULTS)/sweep.svg; \
+	fi
 
 examples: $(STAMP)
 	@set -e; for example in examples/*.py; do \
@@ -53,4 +58,5 @@ $(STAMP): $(BIN)/python $(SOURCES)
 $(BENCH)/installed: $(BENCH)/bin/python $(SOURCES) bench/requirements.txt
 	@find build -name "*.py" -delete 2>/dev/null || true
 	$(BENCH)/bin/python -m pip install -q . -r bench/requirements.txt
+	-$(BENCH)/bin/python -m pip install -q fasttext-wheel==0.9.2  # for bench/reviews.py; needs a C++ compiler
 	touch $@

@@ -35,6 +35,8 @@ SETS = {
     },
 }
 OTHER_TARGET = {"scalar": []}
+# csrc/isa_amx.c: tiles beside AVX-512, where the compiler knows them.
+AMX_FLAGS = [*SETS["x86_64"]["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]
 
 # One wheel for every Python from 3.11 on; free-threaded builds have no stable ABI and get a wheel per version.
 LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -50,6 +52,12 @@ def target_sets(compiler: list[str]) -> dict[str, list[str]]:
     return OTHER_TARGET
 
 
+def knows_amx(compiler: list[str]) -> bool:
+    """Whether `compiler` takes AMX_FLAGS; older ones do not."""
+    command = [*compiler, *AMX_FLAGS, "-dM", "-E", "-x", "c", os.devnull]
+    return "#define __AMX_BF16__ " in subprocess.run(command, capture_output=True, text=True).stdout
+
+
 class BuildExt(build_ext):
     """Compiles csrc/*.c into objects of their own flags, which the extension then links."""
 
@@ -60,6 +68,8 @@ class BuildExt(build_ext):
     def build_extension(self, ext):
         sets = target_sets(self.compiler.compiler_so)
         have = [f"-DBP_HAVE_{name.upper()}=1" for name in sets]
+        amx = "avx512" in sets and knows_amx(self.compiler.compiler_so)
+        have += ["-DBP_HAVE_AMX=1"] * amx
         folder = Path(self.build_temp, "csrc")
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -72,6 +82,8 @@ class BuildExt(build_ext):
             for bits in (32, 64):
                 defines = [f"-DBP_REAL={bits}", *have]
                 jobs.append((CSRC / f"isa_{name}.c", folder / f"isa_{name}_f{bits}.o", [*flags, *defines]))
+        if amx:
+            jobs.append((CSRC / "isa_amx.c", folder / "isa_amx.o", [*AMX_FLAGS, "-DBP_REAL=32", *have]))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             ext.extra_objects = [str(path) for path in pool.map(lambda job: self.compile_object(*job), jobs)]
 

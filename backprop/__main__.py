@@ -1,4 +1,4 @@
-"""The command line: ``backprop demo``, ``train``, ``predict``, ``info``.
+"""The command line: ``backprop demo``, ``train``, ``predict``, ``bench``, ``info``.
 
 A model of ``train`` is one safetensors file: the network as `backprop.load` takes it, and beside it in the metadata, under the
 key ``table``, what its columns are (see `features`). Nothing else is needed to predict.
@@ -69,6 +69,16 @@ def _real(low, high, open_low=False):
     return read
 
 
+def _peers(text):
+    from .benchmark import PEERS
+
+    names = [part.strip() for part in text.split(",")] if text.strip() not in ("", "none") else []
+    for name in names:
+        if name not in PEERS:
+            raise argparse.ArgumentTypeError(f"there is no peer {name!r}: {', '.join(PEERS)}, or none")
+    return list(dict.fromkeys(names))
+
+
 def _sizes(text):
     return [_whole(1)(part.strip()) for part in text.split(",")] if text.strip() not in ("", "none") else []
 
@@ -117,6 +127,19 @@ def _parser():
     p.add_argument("file", metavar="FILE.csv", help="table with the columns that the model was trained on")
     p.add_argument("--out", metavar="FILE", help="file to write (default: standard output)")
     p.set_defaults(run=_predict)
+
+    p = commands.add_parser("bench", help="how fast a network of your shape trains here", description=(
+        "Time a training step (dense layers, Adam, cross-entropy, float32, made-up data) in turns with peers, and show where its "
+        "time goes by phase and instruction, and its share of what the processor can do. Only ratios mean something."))
+    p.add_argument("--layers", type=_sizes, default=[784, 256, 10], metavar="N,N...", help="widths from input to output (default: 784,256,10)")
+    p.add_argument("--batch", type=_whole(1), default=128, metavar="N", help="rows of a step (default: %(default)s)")
+    p.add_argument("--activation", choices=("relu", "tanh", "sigmoid"), default="relu", metavar="NAME",
+                   help="of the hidden layers: %(choices)s (default: %(default)s)")
+    p.add_argument("--peers", type=_peers, default=["numpy", "torch"], metavar="NAME,NAME", help="numpy (by hand, with buffers), torch "
+                   "(where installed), none (default: numpy,torch)")
+    p.add_argument("--threads", type=_whole(1), default=1, metavar="N", help="for all alike (default: %(default)s)")
+    p.add_argument("--seconds", type=_real(0, 3600, True), default=2.0, metavar="S", help="to measure for (default: %(default)s)")
+    p.set_defaults(run=_bench)
 
     p = commands.add_parser("info", help="version, instruction sets, threads",
                             description="Show the version, which instruction sets are compiled in, present and used, and how many "
@@ -311,6 +334,14 @@ def _predict(args):
     else:
         with files.atomic_write(args.out) as f:
             f.write(text.getvalue().encode())
+
+
+# ---------------------------------------------------------------- bench
+
+def _bench(args):
+    from .benchmark import command  # imports what the other commands do not need
+
+    command(args.layers, args.batch, args.activation, args.peers, args.threads, args.seconds)
 
 
 # ---------------------------------------------------------------- info

@@ -8,6 +8,7 @@ cdef extern from "kernels.h" nogil:
         bp_map_fn map[BP_MAP_COUNT][8]
         void (*random)(void *dst, int64_t rows, int64_t cols, uint64_t seed, uint64_t step, uint32_t node,
                        int64_t row0, int64_t col0) noexcept nogil
+        void (*round_bf16)(int64_t n, const void *src, void *dst) noexcept nogil
         double (*fma_peak)(int64_t rounds, double *sink) noexcept nogil
         void (*reduce_rows)(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *dst) noexcept nogil
         void (*reduce_cols)(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *dst) noexcept nogil
@@ -28,6 +29,11 @@ cdef extern from "kernels.h" nogil:
         void *epilogue_arg
     size_t bp_gemm_scratch(const bp_kernels *, int64_t m, int64_t n, int64_t k, int threads)
     void bp_gemm_run(const bp_kernels *, const bp_gemm *, int threads, void *scratch)
+    ctypedef struct bp_tiles:
+        pass
+    const bp_tiles *bp_tiles_of(const bp_kernels *)
+    size_t bp_gemm_bf16_scratch(const bp_kernels *, const bp_tiles *, int64_t m, int64_t n, int64_t k, int threads)
+    void bp_gemm_bf16_run(const bp_kernels *, const bp_tiles *, const bp_gemm *, int threads, void *scratch)
 
 
 cdef const bp_kernels *kernels_of(isa, int real_bytes) except NULL:
@@ -73,6 +79,21 @@ def kernel_tile(isa, int real_bytes):
     """The sizes (mr, nr, lanes) of a set's table: the micro-kernel's block, and reals in a register."""
     cdef const bp_kernels *k = kernels_of(isa, real_bytes)
     return k.mr, k.nr, k.lanes
+
+
+def kernel_tiles(isa):
+    """Whether a set has tiles for products of bfloat16, and this processor and its system let them be used."""
+    return bp_tiles_of(kernels_of(isa, 4)) != NULL
+
+
+def kernel_round_bf16(isa, src, dst):
+    """dst[i] = src[i] rounded to bfloat16, as float32; both are contiguous (n,)."""
+    cdef _Array x = vector(src, "src", b"f")
+    cdef _Array y = vector(dst, "dst", b"f", True)
+    cdef const bp_kernels *k = kernels_of(isa, 4)
+    check_shape(y, (x.extent(0),))
+    with nogil:
+        k.round_bf16(x.view.shape[0], x.view.buf, y.view.buf)
 
 
 def kernel_map(isa, op, dst, a=None, b=None, c=None, int variant=0):
@@ -144,7 +165,8 @@ def kernel_fma_peak(isa, int bits, int64_t rounds):
     return flops
 
 
-def kernel_matmul(isa, a, b, out, bint trans_a=False, bint trans_b=False, int threads=1):
+def kernel_matmul(isa, a, b, out, bint trans_a=False, bint trans_b=False, int threads=1, bint bfloat16=False,
+                  bint tiles=False):
     """out = op(a) op(b) by one set's table; a and b may have any strides, out has contiguous rows.
 
     Parameters
@@ -155,6 +177,10 @@ def kernel_matmul(isa, a, b, out, bint trans_a=False, bint trans_b=False, int th
     out : (m, n)
     threads : int
         At least 1.
+    bfloat16 : bool
+        Of float32 operands rounded to bfloat16.
+    tiles : bool
+        With bfloat16: on the tiles of `kernel_tiles` rather than without.
     """
     cdef _Array z = matrix(out, "out", b"fd", True)
     cdef _Array x = _Array(a, "a", bytes([z.kind]), False, 2)
@@ -163,6 +189,9 @@ def kernel_matmul(isa, a, b, out, bint trans_a=False, bint trans_b=False, int th
     cdef bp_gemm g
     if threads < 1:
         raise ValueError(f"threads: at least 1, got {threads}")
+    cdef const bp_tiles *on = bp_tiles_of(kernels) if tiles else NULL
+    if (bfloat16 and z.kind != b"f"[0]) or (tiles and (on == NULL or not bfloat16)):
+        raise ValueError("bfloat16 is of float32, and tiles of bfloat16, where the set has them")
     g.m = z.extent(0)
     g.n = z.extent(1)
     g.k = x.extent(0 if trans_a else 1)
@@ -177,13 +206,20 @@ def kernel_matmul(isa, a, b, out, bint trans_a=False, bint trans_b=False, int th
     g.epilogue = NULL
     g.epilogue_arg = NULL
     # 64 bytes more, for the alignment that scratch has.
-    cdef size_t size = bp_gemm_scratch(kernels, g.m, g.n, g.k, threads)
+    cdef size_t size
+    if bfloat16:
+        size = bp_gemm_bf16_scratch(kernels, on, g.m, g.n, g.k, threads)
+    else:
+        size = bp_gemm_scratch(kernels, g.m, g.n, g.k, threads)
     cdef void *block = PyMem_Calloc(size + 64, 1)
     if block == NULL:
         raise MemoryError
     cdef void *scratch = <void *>((<uintptr_t>block + 63) & ~<uintptr_t>63)
     with nogil:
-        bp_gemm_run(kernels, &g, threads, scratch)
+        if bfloat16:
+            bp_gemm_bf16_run(kernels, on, &g, threads, scratch)
+        else:
+            bp_gemm_run(kernels, &g, threads, scratch)
     PyMem_Free(block)
 
 

@@ -51,7 +51,7 @@ class Storage:
 
 
 def lower(outputs, dtype: str, *, storage: dict[str, Storage] | None = None, assigns=(), checks=(), late=(),
-          capacity: int = 1, fuse: bool = True, row_blocks: bool | None = None) -> Plan:
+          capacity: int = 1, fuse: bool = True, row_blocks: bool | None = None, products: str | None = None) -> Plan:
     """Lower `outputs` and `assigns` to a program.
 
     Parameters
@@ -74,6 +74,9 @@ def lower(outputs, dtype: str, *, storage: dict[str, Storage] | None = None, ass
         False gives every node a group of its own.
     row_blocks : bool, optional
         Whether what can runs block by block of rows rather than layer by layer: the same bits. None: where that is faster.
+    products : {None, "bfloat16"}
+        "bfloat16": matrix products take their operands, of float32, rounded to that; sums stay float32. There are no row
+        blocks then, for they would part the sums.
 
     Returns
     -------
@@ -108,10 +111,10 @@ def lower(outputs, dtype: str, *, storage: dict[str, Storage] | None = None, ass
         nodes, merged = _order([*homes, *wanted], homes, late, checks)
     nodes = _expressible(nodes)
     builder = _Grouping(nodes, homes, checks, set(late), merged, fuse, updates)
-    blocks = None if row_blocks is False else part(builder.groups, homes, checks, builder.late, builder.barrier)
+    blocks = None if row_blocks is False or products else part(builder.groups, homes, checks, builder.late, builder.barrier)
     if blocks is not None and row_blocks is None and not worth_it(blocks, capacity, np.dtype(dtype).itemsize):
         blocks = None
-    return emit(builder.groups, homes, checks, outputs, dtype, storage or {}, capacity, builder.barrier, blocks)
+    return emit(builder.groups, homes, checks, outputs, dtype, storage or {}, capacity, builder.barrier, blocks, products)
 
 
 def _copy(t):

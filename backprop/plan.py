@@ -104,9 +104,10 @@ class Plan:
         return binding
 
 
-def emit(groups, homes, checks, outputs, dtype, storage, capacity, barrier, blocks=None) -> Plan:
-    """`blocks`: the groups parted for row blocks (``rowblocks.RowBlocks``), or None to run layer by layer."""
-    return _Emitter(groups, homes, checks, outputs, dtype, storage, capacity, barrier, blocks).plan()
+def emit(groups, homes, checks, outputs, dtype, storage, capacity, barrier, blocks=None, products=None) -> Plan:
+    """`blocks`: the groups parted for row blocks (``rowblocks.RowBlocks``), or None to run layer by layer; `products`:
+    "bfloat16", or None."""
+    return _Emitter(groups, homes, checks, outputs, dtype, storage, capacity, barrier, blocks, products).plan()
 
 
 def _pack(buffers):
@@ -128,7 +129,8 @@ def _pack(buffers):
 
 
 class _Emitter:
-    def __init__(self, groups, homes, checks, outputs, dtype, storage, capacity, barrier, blocks):
+    def __init__(self, groups, homes, checks, outputs, dtype, storage, capacity, barrier, blocks, products):
+        self.products = products
         self.groups, self.homes, self.dtype, self.capacity, self.blocks = groups, homes, dtype, capacity, blocks
         self.item = np.dtype(dtype).itemsize
         self.outputs, self.barrier = outputs, barrier
@@ -338,10 +340,11 @@ class _Emitter:
         a, b = t.inputs
         ta, tb = t.attrs["ta"], t.attrs["tb"]
         k = a.shape[0] if ta else a.shape[1]
+        bf16 = self.products == "bfloat16"
         to, index, result, text = self._sum(g, t)
-        self._add("matmul", [t.shape[0], t.shape[1], k, int(ta), int(tb), *self._operand(a, a.shape[1]),
+        self._add("matmul", [t.shape[0], t.shape[1], k, int(ta), int(tb), int(bf16), *self._operand(a, a.shape[1]),
                              *self._operand(b, b.shape[1]), *to, index],
-                  f"{result} = {self._name(a)}{'^T' if ta else ''} {self._name(b)}{'^T' if tb else ''}{text}")
+                  f"{result} = {self._name(a)}{'^T' if ta else ''} {self._name(b)}{'^T' if tb else ''}{' in bfloat16' if bf16 else ''}{text}")
 
     def _emit_reduce(self, g, t):
         (x,), start, stop = t.inputs, t.attrs["start"], t.attrs["stop"]

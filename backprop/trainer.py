@@ -114,8 +114,11 @@ class Trainer:
     optimizer : str or Optimizer
     seed : int
         Of shuffling and dropout, and of the initial weights of a network that has no seed and is not built yet.
-    precision : {"float32", "float64"}, optional
-        The network's dtype; given for its own sake, it must be that.
+    precision : {"float32", "float64", "bfloat16"}, optional
+        The network's dtype; given for its own sake, it must be that. ``"bfloat16"``, for a network of float32: the matrix products
+        of `step`, `fit` and `loss_and_gradients` take operands rounded to bfloat16 (8 significant bits) and sum in float32;
+        weights, optimiser and everything else stay float32, and so do `predict` and `evaluate`. Much faster for large layers
+        where the processor has AMX; the bits then depend on the processor, but on nothing else.
     fuse : bool
         False keeps every elementwise operation an instruction of its own: slower, the same bits.
     l2, l1 : float
@@ -160,7 +163,10 @@ class Trainer:
                  penalize_biases=False, max_norm=None, clip_value=None, clip_norm=None, ema=None, loss_weights=None):
         if not isinstance(net, Network):
             raise TypeError(f"net must be a bp.Network or bp.Sequential, got {type(net).__name__}")
-        if precision is not None and precision != net.dtype:
+        if precision == "bfloat16" and net.dtype != "float32":
+            raise ValueError(f"precision='bfloat16' keeps weights in float32, but the network's dtype is {net.dtype}: make the "
+                             "network with dtype=\"float32\"")
+        if precision not in (None, "bfloat16", net.dtype):
             raise ValueError(f"precision={precision!r}, but the network's dtype is {net.dtype}: make the network with "
                              f"dtype=\"float32\" or \"float64\"")
         if isinstance(seed, bool) or not hasattr(seed, "__index__"):
@@ -173,6 +179,7 @@ class Trainer:
         self.optimizer = optim.resolve(optimizer)
         self.rules = updates.Rules(l2, l1, penalize_biases, max_norm, clip_value, clip_norm, ema)
         self.seed, self.fuse = int(seed), bool(fuse)
+        self.products = "bfloat16" if precision == "bfloat16" else None
         self.t, self.epoch = 0, 0
         self.history = History()
         self.stop_training, self.feed = False, None
@@ -264,7 +271,7 @@ class Trainer:
                 late = []
             plan = lower([total, *(t for s in sums.values() for t in s.parts())], net.dtype, assigns=assigns,
                          storage=self._storage(gradients=mode == "gradients"), checks=[total, *checks], late=late,
-                         capacity=capacity, fuse=self.fuse)
+                         capacity=capacity, fuse=self.fuse, products=self.products)
             plan.tables = list(sums)
         plan.feeds = [(plan.spaces[f"input {plan.inputs.index(s)}"], i) for i, s in enumerate(feeds) if s in plan.inputs]
         return plan

@@ -1,108 +1,107 @@
-"""The benchmark's table: ``python bench [--threads 1] [--seconds 4] [--peers torch,sklearn] [--only 784] [--json FILE]``.
+"""The benchmark's table: ``python bench [--threads 1] [--seconds 4] [--peers torch,jax] [--only 784] [--json FILE] [--picture FILE]``.
 
 Every workload runs in one process: the peers take turns, a short burst each, and a ratio is the median of the ratios of neighbouring
-bursts, so that a slow moment of the machine strikes all alike. One thread means one processor, the same for all. A figure is only as good as its ratio; absolute times differ from machine
-to machine.
+bursts, so that a slow moment of the machine strikes all alike. One thread means one processor, the same for all. A figure is only
+as good as its ratio; absolute times differ from machine to machine. `workloads` says how each peer is set.
 """
 
 import argparse
 import json
 import os
 import platform
-import statistics
 import sys
-import time
+from importlib import metadata
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PACKAGES = ("numpy", "torch", "jax", "optax", "scikit-learn")
 
 
-def burst(run, seconds):
-    """Seconds per call over a burst of about `seconds`."""
-    n, spent = 0, 0.0
-    start = time.perf_counter()
-    while spent < seconds or n < 3:
-        run()
-        n += 1
-        spent = time.perf_counter() - start
-    return spent / n
+def limit(threads):
+    """Hold every library to `threads` threads: before any of them is imported."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BACKPROP_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # where set, they hold the peers' BLAS back
+        os.environ.pop(name, None)
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if threads == 1:
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        if hasattr(os, "sched_setaffinity"):  # one processor for all peers alike
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
-def compare(runs, seconds):
-    """Median seconds per call of each of `runs`, which take turns; the median of the ratios to the first, burst by burst; and
-    how many bursts there were."""
-    for run in runs.values():
-        for _ in range(3):
-            run()
-    slice_seconds = max(seconds / 20 / len(runs), 0.02)
-    times = {name: [] for name in runs}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
-        for name, run in runs.items():
-            times[name].append(burst(run, slice_seconds))
-    own = next(iter(times.values()))
-    ratios = {name: statistics.median(b / a for a, b in zip(own, t)) for name, t in times.items()}
-    return {name: statistics.median(t) for name, t in times.items()}, ratios, len(own)
-
-
-def _peak(isa):
-    """Floating-point operations a second of one core, in registers."""
-    from backprop import _core
-    start = time.perf_counter()
-    flops = _core.kernel_fma_peak(isa, 32, 300_000)
-    return flops / (time.perf_counter() - start)
+def versions():
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            pass
+    return found
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=4.0, help="for each workload")
-    parser.add_argument("--peers", default="torch,sklearn")
+    parser.add_argument("--seconds", type=float, default=4.0, help="for each workload; the large ones take at most ten times as long")
+    parser.add_argument("--peers", help="all, if it is not given")
     parser.add_argument("--only", default="", help="workloads whose name contains this")
     parser.add_argument("--json", help="write the figures to this file")
+    parser.add_argument("--picture", help="write the ratios to this file, as SVG")
     args = parser.parse_args(argv)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BACKPROP_NUM_THREADS"):
-        os.environ[name] = str(args.threads)
-    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # where set, they hold the peers' BLAS back
-        os.environ.pop(name, None)
-    if args.threads == 1 and hasattr(os, "sched_setaffinity"):  # one processor for all peers alike: far less noise
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    limit(args.threads)
+    sys.path.insert(0, str(HERE))
     import workloads
 
     import backprop as bp
-    from backprop import _core
-    peers = ["backprop"]
-    versions = {"backprop": bp.__version__}
-    for name in filter(None, args.peers.split(",")):
-        try:
-            module = __import__(name)
-        except ImportError:
-            print(f"({name} is not installed: left out)")
-            continue
-        if name == "torch":
-            module.set_num_threads(args.threads)
-        peers.append(name)
-        versions[name] = module.__version__
+    from backprop import _core, benchmark
+    names = workloads.PEERS if args.peers is None else tuple(filter(None, args.peers.split(",")))
+    for name in names:
+        if name not in workloads.PEERS:
+            parser.error(f"there is no peer {name!r}: {', '.join(workloads.PEERS)}")
+    try:
+        import torch
+        torch.set_num_threads(args.threads)
+    except ImportError:
+        pass
     isa = _core.isa_current()
-    print(f"{platform.machine()}, {isa}, {args.threads} thread(s); " + ", ".join(f"{k} {v}" for k, v in versions.items()))
-    peak = args.threads * max(_peak(isa) for _ in range(20))
-    print(f"peak of fused multiply-adds in registers, measured now: {peak / 1e9:.1f} GFLOP/s in float32")
-    print(f"{'training step (Adam), microseconds':44}" + "".join(f"{p:>12}" for p in peers)
-          + "".join(f"{'vs ' + p:>12}" for p in peers[1:]) + f"{'GFLOP/s':>10}{'of peak':>9}")
-    results = []
-    for step in workloads.STEPS:
-        if args.only not in step.name:
+    found = {"backprop": bp.__version__, **versions()}
+    print(f"{platform.machine()}, {isa}, {args.threads} thread(s); " + ", ".join(f"{k} {v}" for k, v in found.items()))
+    peaks = {bits: benchmark.peak(bits, args.threads) for bits in (32, 64)}
+    print(f"peak of fused multiply-adds in registers, measured now: {peaks[32] / 1e9:.1f} GFLOP/s in float32, "
+          f"{peaks[64] / 1e9:.1f} in float64")
+    print("microseconds, and how many times faster ours is; GFLOP/s and share of the peak are ours\n")
+    print(f"{'training step with Adam, unless said':48}{'backprop':>10}{'GFLOP/s':>9}{'of peak':>8}" + "".join(f"{p:>18}" for p in names))
+    results, notes = [], {}
+    for load in workloads.WORKLOADS:
+        if args.only not in load.name:
             continue
-        medians, ratios, bursts = compare({p: workloads.PEERS[p](step) for p in peers}, args.seconds)
+        runs = {"backprop": load.make("backprop")}
+        for peer in names:
+            if peer in load.peers:
+                try:
+                    runs[peer] = load.make(peer)
+                except workloads.LeftOut as e:
+                    notes.setdefault((peer, str(e)), []).append(load.name)
+        medians, ratios, rounds = benchmark.compare(runs, args.seconds)
         own = medians["backprop"]
-        print(f"{step.name:44}" + "".join(f"{medians[p] * 1e6:12.1f}" for p in peers)
-              + "".join(f"{ratios[p]:11.2f}x" for p in peers[1:]) + f"{step.flops / own / 1e9:10.1f}{step.flops / own / peak:9.0%}", flush=True)
-        results.append({"workload": step.name, "microseconds": {p: m * 1e6 for p, m in medians.items()},
-                        "ratio": {p: ratios[p] for p in peers[1:]}, "gflops": step.flops / own / 1e9,
-                        "peak": peak / 1e9, "bursts": bursts})
+        speed, peak = load.flops / own, peaks[load.bits]
+        cells = [f"{medians[p] * 1e6:.1f} ({ratios[p]:.2f}x)" if p in medians else "-" for p in names]
+        print(f"{load.name:48}{own * 1e6:10.1f}{speed / 1e9:9.1f}{speed / peak:8.0%}" + "".join(f"{c:>18}" for c in cells), flush=True)
+        results.append({"workload": load.name, "microseconds": {p: m * 1e6 for p, m in medians.items()},
+                        "ratio": {p: r for p, r in ratios.items() if p != "backprop"}, "gflops": speed / 1e9, "peak": peak / 1e9,
+                        "bursts": rounds})
+        runs.clear()
+    for (peer, why), where in notes.items():
+        print(f"left out: {peer} of {len(where)} workload{'s' * (len(where) != 1)}: {why}")
     if args.json:
-        os.makedirs(os.path.dirname(os.path.abspath(args.json)), exist_ok=True)
-        with open(args.json, "w") as f:
-            json.dump({"isa": isa, "threads": args.threads, "versions": versions, "results": results}, f, indent=1)
+        Path(args.json).resolve().parent.mkdir(parents=True, exist_ok=True)
+        Path(args.json).write_text(json.dumps({"isa": isa, "threads": args.threads, "versions": found, "results": results}, indent=1))
         print(f"written to {args.json}")
+    if args.picture:
+        import picture
+        picture.ratios(results, args.threads, found).save(args.picture)
+        print(f"written to {args.picture}")
 
 
 if __name__ == "__main__":

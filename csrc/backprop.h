@@ -190,7 +190,8 @@ bp_run_result bp_fit(const bp_program *, bp_context *, const bp_run_args *, cons
  *           n_stores, each: slot, operand, direct (1: the result may be written there as it is computed)
  *           kind FULL for every store. An epilogue's load 0 is the block that the anchor has just computed; its operand
  *           is then space -1. Loads and stores of one map are over the same region [rows, cols] of a matrix.
- * MATMUL:   m, n, k (dims), trans_a, trans_b, A operand, B operand, C operand (space -1: raw result is not kept), map (-1: none)
+ * MATMUL:   m, n, k (dims), trans_a, trans_b, products (0; 1: of operands rounded to bfloat16, of float32), A operand,
+ *           B operand, C operand (space -1: raw result is not kept), map (-1: none)
  *           C[m,n] = op(A)[m,k] op(B)[k,n]; A is stored [m,k] (or [k,m] where trans_a), B [k,n] (or [n,k] where trans_b)
  * MAP:      rows, cols (dims), map
  * REDUCE:   kind, outer, r, inner (dims), src operand, dst operand (space -1: not kept), map (-1: none)
@@ -235,7 +236,7 @@ bp_run_result bp_fit(const bp_program *, bp_context *, const bp_run_args *, cons
  *             REDUCE with outer by rows; SOFTMAX_CE, GATHER, FILL by rows; COPY with one dimension by rows;
  *           - a sum over the rows: MATMUL with k = -1, trans_a = 1, trans_b = 0, or REDUCE sum with outer 1, r = -1 and a fixed
  *             inner that is not 1; no map. Block q's part goes to its C (dst) + q m n (q inner), for SUM_BLOCKS.
- *           They may use space n_spaces: `bytes` bytes of each thread's own, which hold the rows of one block. Row numbers
+ *           No MATMUL of bfloat16 is among them. They may use space n_spaces: `bytes` bytes of each thread's own, which hold the rows of one block. Row numbers
  *           and labels are copied, and checked, before the first block.
  * SUM_BLOCKS: m, n (fixed), src operand ([blocks, m, n], contiguous), dst operand (space -1: not kept), map over [m, n] (-1: none)
  *           dst[m, n] = src[0] + src[1] + ..., in order: what a MATMUL or REDUCE over all rows gives, bit for bit

@@ -416,6 +416,7 @@ static void read_matmul(reader *d, bp_instr *in)
     const int64_t m = in->u.matmul.m = dim(d, "m"), n = in->u.matmul.n = dim(d, "n"), k = in->u.matmul.k = dim(d, "k");
     const int bytes = d->p->real_bytes;
     const int ta = in->u.matmul.trans_a = small(d, "trans_a", 0, 1), tb = in->u.matmul.trans_b = small(d, "trans_b", 0, 1);
+    in->u.matmul.bf16 = small(d, "products", 0, bytes == 4);
     in->u.matmul.a = operand(d, "A");
     in->u.matmul.b = operand(d, "B");
     in->u.matmul.c = operand(d, "C");
@@ -822,6 +823,7 @@ static void check_governed(reader *d, bp_instr *in)
             ok = in->u.matmul.c.ld == n || m == 1;
             check_parts(d, "C", &in->u.matmul.c, m * n, WRITE);
         }
+        ok = ok && !in->u.matmul.bf16; /* the sums of tiles do not part at blocks of rows */
         break;
     }
     case BP_INSTR_MAP: ok = in->u.map.cols >= 0 ? in->u.map.rows < 0 : in->u.map.rows == 1; break;

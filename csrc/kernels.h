@@ -45,6 +45,9 @@ struct bp_kernels {
      * them as evenly as they go. */
     void (*pack_a)(int64_t m, int64_t k, const void *a, int64_t rsa, int64_t csa, void *dst);
     void (*pack_b)(int64_t k, int64_t n, const void *b, int64_t rsb, int64_t csb, void *dst);
+    /* dst[i] = src[i] rounded to bfloat16, to nearest, ties to even, as a float: an 8-bit significand. Denormals become zeros
+     * of their sign, a NaN a quiet NaN. NULL in the tables for double. */
+    void (*round_bf16)(int64_t n, const void *src, void *dst);
     /* `rounds` rounds of independent fma in registers: the set's peak. Returns the floating-point operations done. */
     double (*fma_peak)(int64_t rounds, double *sink);
 
@@ -62,6 +65,25 @@ struct bp_kernels {
     void (*softmax_ce)(int64_t rows, int64_t classes, const void *z, int64_t ld, const int32_t *labels, const void *probs,
                        const void *g, int g_step, void *loss, void *dz, int64_t ld_dz);
 };
+
+/* Products of bfloat16 on tiles, which some processors have besides a set. A panel is 16 lines, the rows of op(A) or the
+ * columns of op(B); a tile is 32 steps of k of a panel, 512 numbers; what exceeds an operand is zeros. Tile s of panel q
+ * begins at (q*ceil(k/32) + s) * 512, and in it step p of line i lies at i*32 + p for A, at p/2*32 + i*2 + p%2 for B. */
+enum { BP_TILE_LINES = 16, BP_TILE_STEPS = 32, BP_TILE = BP_TILE_LINES * BP_TILE_STEPS };
+typedef struct {
+    void (*begin)(void);                        /* before `block`, on the thread that runs it, and after it: the processor's */
+    void (*end)(void);                          /* tiles are then free again, as at every call */
+    /* src[i*line + p*step], 0 <= i < lines, 0 <= p < k, rounded as by round_bf16, to ceil(lines / 16) panels. */
+    void (*pack)(int is_b, int64_t lines, int64_t k, const float *src, int64_t line, int64_t step, uint16_t *dst);
+    /* C[i,j] = (add ? C[i,j] : 0) + the products of `tiles` tiles, pair of steps by pair of steps ascending: steps 2p, 2p+1
+     * as the processor adds them. a and b are the first tiles; their next panels begin `panel` numbers further. Panels
+     * are read in twos: there are an even number of them. */
+    void (*block)(int64_t m, int64_t n, int64_t tiles, int64_t panel, const uint16_t *a, const uint16_t *b,
+                  float *c, int64_t ldc, int add);
+} bp_tiles;
+
+extern const bp_tiles bp_tiles_amx;
+const bp_tiles *bp_tiles_of(const bp_kernels *); /* those that go with a table, or NULL where there are none (cpu.c) */
 
 extern const bp_kernels bp_kernels_scalar_f32, bp_kernels_scalar_f64;
 extern const bp_kernels bp_kernels_avx2_f32, bp_kernels_avx2_f64;
@@ -84,5 +106,10 @@ size_t bp_gemm_scratch(const bp_kernels *, int64_t m, int64_t n, int64_t k, int 
 /* C[i,j] = (b0 + b1) + b2 ...: bq is the fma chain over k in [256 q, 256 (q+1)), ascending, from 0. The same bits for
  * every path, block size, thread count and instruction set with fma. k == 0 gives zeros. */
 void bp_gemm_run(const bp_kernels *, const bp_gemm *, int threads, void *scratch);
+
+/* The same of float32 operands rounded to bfloat16, with float32 sums (bfloat16.c): on tiles, where each element is one chain
+ * over k, or, where `tiles` is NULL, as bp_gemm_run has it. For either the bits are the same for any number of threads. */
+size_t bp_gemm_bf16_scratch(const bp_kernels *, const bp_tiles *, int64_t m, int64_t n, int64_t k, int threads);
+void bp_gemm_bf16_run(const bp_kernels *, const bp_tiles *, const bp_gemm *, int threads, void *scratch);
 
 #endif

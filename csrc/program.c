@@ -79,8 +79,10 @@ static size_t lay_out(bp_context *x, char *base)
         if (p->instrs[i].op == BP_INSTR_MATMUL) {
             const bp_instr *in = &p->instrs[i];
             const int64_t rows = in->governed ? min64(p->capacity, BP_ROW_BLOCK) : p->capacity;
-            const size_t bytes = bp_gemm_scratch(x->k, bp_dim_at(in->u.matmul.m, rows), bp_dim_at(in->u.matmul.n, rows),
-                                                 bp_dim_at(in->u.matmul.k, rows), in->governed ? 1 : x->threads);
+            const int64_t m = bp_dim_at(in->u.matmul.m, rows), n = bp_dim_at(in->u.matmul.n, rows), k = bp_dim_at(in->u.matmul.k, rows);
+            const int most_threads = in->governed ? 1 : x->threads;
+            const size_t bytes = in->u.matmul.bf16 ? bp_gemm_bf16_scratch(x->k, bp_tiles_of(x->k), m, n, k, most_threads)
+                                                   : bp_gemm_scratch(x->k, m, n, k, most_threads);
             size_t *const most = in->governed ? &x->block_gemm : &gemm;
             *most = bytes > *most ? bytes : *most;
         }
@@ -249,7 +251,8 @@ static void run_matmul(bp_context *x, const bp_instr *in, int threads)
         g.epilogue = bp_map_region;
         g.epilogue_arg = x;
     }
-    bp_gemm_run(x->k, &g, threads, x->gemm);
+    if (in->u.matmul.bf16) bp_gemm_bf16_run(x->k, bp_tiles_of(x->k), &g, threads, x->gemm);
+    else bp_gemm_run(x->k, &g, threads, x->gemm);
 }
 
 static void map_rows(const bp_job *j, int thread, int64_t low, int64_t high)

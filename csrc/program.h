@@ -63,7 +63,7 @@ typedef struct {
     const bp_map *map;        /* or NULL */
     int64_t ids;              /* where its private row numbers start in the context's */
     union {
-        struct { int64_t m, n, k; int trans_a, trans_b, c_store; bp_operand a, b, c; } matmul;
+        struct { int64_t m, n, k; int trans_a, trans_b, bf16, c_store; bp_operand a, b, c; } matmul;
         struct { int64_t rows, cols; } map;
         struct { int kind; int64_t outer, r, inner; bp_operand src, dst; } reduce;
         struct { int64_t n, classes; int targets_kind, g_kind; bp_operand z, targets, g, loss, dz; } softmax;

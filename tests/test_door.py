@@ -167,7 +167,7 @@ def test_more_threads_keep_the_arena():
 def many_steps(order=None, n=20000, **more):
     """A fit whose every step multiplies matrices: long enough to be met on its way."""
     size, capacity = 256, 256
-    matmul = ("matmul", -1, size, size, 0, 0, 1, 0, size, 2, 0, size, 3, 0, size, -1)
+    matmul = ("matmul", -1, size, size, 0, 0, 0, 1, 0, size, 2, 0, size, 3, 0, size, -1)
     p = program(matmul, spaces=((4, -size, 0), (4, size * size, 0), (4, -size, 1)), capacity=capacity)
     binding = _core.Binding(p)
     binding.set(2, np.zeros((size, size), np.float32))

@@ -19,7 +19,7 @@ WINGS = {
     "kernels": [["simd/*.h"], ["kernels/[!t]*.h"], ["kernels/table.h"], ["isa_*.c"]],
     "executor": [
         ["cpu.c", "rng.c", "pool.c", "ops.c", "text.c"],
-        ["matmul.c"],
+        ["matmul.c", "bfloat16.c"],
         ["program.h"],
         ["decode.c", "map.c", "rows.c", "program.c", "fit.c"],
     ],
@@ -115,7 +115,7 @@ FLOORS = [
     ["saving"],
     ["trainer", "vectors", "windows", "features"],
     ["checkpoint", "gradcheck", "charts", "rates", "profiling"],
-    ["view"],
+    ["view", "benchmark"],
     ["sklearn", "torch", "thinc", "onnx", "mpi"],
     ["__init__"],
     ["__main__"],

@@ -224,7 +224,7 @@ def test_matmul_with_epilogue(m, n, k, trans, dtype, place):
     # relu(z + bias) + z needs the product after its sum; "in place" does not, and may overwrite it
     ops = [("add", 0, 1), ("max", 3, 2)] + ([] if place == "in place" else [("add", 4, 0)])
     index = w.map([(-1, 0, 0, FULL), (s[2], 0, 0, ROW), (s[3], 0, 0, SCALAR)], ops, [(2 + len(ops), to, 0, n, 1)])
-    w.add("matmul", m, n, k, ta, tb, [s[0], 0, a.shape[1]], [s[1], 0, b.shape[1]],
+    w.add("matmul", m, n, k, ta, tb, 0, [s[0], 0, a.shape[1]], [s[1], 0, b.shape[1]],
           [s[5], 0, n] if place == "kept" else NONE, index)
     if to == 0:
         w.add("copy", 2, m, n, 0, 0, n, 1, s[4], 0, n, 1)
@@ -243,7 +243,7 @@ def test_matmul_epilogue_reads_the_place_it_writes():
     w = Words(arena=4800)
     s = [w.space(600), w.space(800), w.space(1200), w.space(1200, True), w.space(1)]
     w.add("copy", 1, 1200, s[2], 0, 1, 0, 0, 1)
-    w.add("matmul", 30, 40, 20, 1, 0, [s[0], 0, 30], [s[1], 0, 40], NONE,
+    w.add("matmul", 30, 40, 20, 1, 0, 0, [s[0], 0, 30], [s[1], 0, 40], NONE,
           w.map([(-1, 0, 0, FULL), (0, 0, 40, FULL), (s[4], 0, 0, SCALAR)], [("mul", 0, 2), ("sub", 1, 3)], [(4, 0, 0, 40, 1)]))
     w.add("copy", 1, 1200, 0, 0, 1, s[3], 0, 1)
     w.run(x, d, w0, out, np.array([0.5], np.float32))
@@ -467,15 +467,15 @@ def training_program(dtype=np.float32, inputs=20, hidden=33, classes=10, capacit
     mask = w.map([(-1, 0, 0, FULL), (0, h, hidden, FULL), (const, 0, 0, SCALAR)], [("lt", 2, 1), ("mul", 0, 3)],
                  [(4, 0, dh, hidden, 1)])
     mean = w.map([(-1, 0, 0, FULL), (const, 1, 0, SCALAR)], [("mul", 0, 1)], [(2, loss, 0, 1, 1)])
-    w.add("matmul", -1, hidden, inputs, 0, 0, [x, 0, inputs], [p, w0, hidden], NONE, relu)
-    w.add("matmul", -1, classes, hidden, 0, 0, [0, h, hidden], [p, w1, classes], NONE, bias)
+    w.add("matmul", -1, hidden, inputs, 0, 0, 0, [x, 0, inputs], [p, w0, hidden], NONE, relu)
+    w.add("matmul", -1, classes, hidden, 0, 0, 0, [0, h, hidden], [p, w1, classes], NONE, bias)
     w.add("softmax_ce", -1, classes, 0, [0, z, classes], [y, 0, 1], [const, 1, 0], SCALAR, [0, losses, 1], [0, dz, classes])
     w.add("reduce", REDUCE["sum"], 1, -1, 1, [0, losses, 1], NONE, mean)
     w.add("check", [loss, 0, 1])
-    w.add("matmul", -1, hidden, classes, 0, 1, [0, dz, classes], [p, w1, classes], NONE, mask)
-    w.add("matmul", hidden, classes, -1, 1, 0, [0, h, hidden], [0, dz, classes], NONE, update(w1, classes))
+    w.add("matmul", -1, hidden, classes, 0, 1, 0, [0, dz, classes], [p, w1, classes], NONE, mask)
+    w.add("matmul", hidden, classes, -1, 1, 0, 0, [0, h, hidden], [0, dz, classes], NONE, update(w1, classes))
     w.add("reduce", REDUCE["sum"], 1, -1, classes, [0, dz, classes], NONE, update(b1, classes))
-    w.add("matmul", inputs, hidden, -1, 1, 0, [x, 0, inputs], [0, dh, hidden], NONE, update(w0, hidden))
+    w.add("matmul", inputs, hidden, -1, 1, 0, 0, [x, 0, inputs], [0, dh, hidden], NONE, update(w0, hidden))
     w.add("reduce", REDUCE["sum"], 1, -1, hidden, [0, dh, hidden], NONE, update(b0, hidden))
     return w, total
 
@@ -682,13 +682,14 @@ def one(name, *words, elements=10, writable=True):
     (one("fill", 1, [1, 0, 1], 0, 0), r"number of words: 1 more"),
     (one("fill", -(2**62), [1, 0, 1], 0), r"count: .* is not in"),
     (one("fill", -(2**39), [1, 0, 1], 0), r"count: .* too large"),
-    (one("matmul", 2, 2, 2, 0, 0, [1, 0, 2], [1, 4, 2], NONE, -1), r"matmul\): C: the result is neither kept nor used"),
-    (one("matmul", 2, 2, 2, 0, 0, [1, 0, 1], [1, 4, 2], [1, 0, 2], -1), r"A: ld 1 is less than 2 columns"),
-    (one("matmul", 2, 2, 2, 0, 2, [1, 0, 2], [1, 4, 2], [1, 0, 2], -1), r"trans_b: 2"),
-    (one("matmul", 2, 2, 2, 0, 0, [1, 0, 7], [1, 4, 2], [1, 0, 2], 0), r"map: 0 is not in"),
-    (one("matmul", 3, 2, 2, 1, 0, [1, 6, 3], [1, 4, 2], [1, 0, 2], -1), r"A: elements 6 ... 12"),
-    (one("matmul", 2**40, 2, 2**40, 0, 0, [1, 0, 2], [1, 4, 2], [1, 0, 2], -1), r"m times k: .* too large"),
-    (one("matmul", 2, 2, 2, 0, 0, [1, 0, 2**46], [1, 4, 2], [1, 0, 2], -1), r"A: elements"),
+    (one("matmul", 2, 2, 2, 0, 0, 0, [1, 0, 2], [1, 4, 2], NONE, -1), r"matmul\): C: the result is neither kept nor used"),
+    (one("matmul", 2, 2, 2, 0, 0, 0, [1, 0, 1], [1, 4, 2], [1, 0, 2], -1), r"A: ld 1 is less than 2 columns"),
+    (one("matmul", 2, 2, 2, 0, 2, 0, [1, 0, 2], [1, 4, 2], [1, 0, 2], -1), r"trans_b: 2"),
+    (one("matmul", 2, 2, 2, 0, 0, 2, [1, 0, 2], [1, 4, 2], [1, 0, 2], -1), r"products: 2"),
+    (one("matmul", 2, 2, 2, 0, 0, 0, [1, 0, 7], [1, 4, 2], [1, 0, 2], 0), r"map: 0 is not in"),
+    (one("matmul", 3, 2, 2, 1, 0, 0, [1, 6, 3], [1, 4, 2], [1, 0, 2], -1), r"A: elements 6 ... 12"),
+    (one("matmul", 2**40, 2, 2**40, 0, 0, 0, [1, 0, 2], [1, 4, 2], [1, 0, 2], -1), r"m times k: .* too large"),
+    (one("matmul", 2, 2, 2, 0, 0, 0, [1, 0, 2**46], [1, 4, 2], [1, 0, 2], -1), r"A: elements"),
     (one("reduce", 3, 1, 2, 2, [1, 0, 2], [1, 0, 2], -1), r"kind: 3"),
     (one("reduce", 0, 2, 3, 2, [1, 0, 2], [1, 0, 2], -1), r"src: elements 0 ... 12"),
     (one("reduce", 0, 1, 2, 2, [1, 0, 2], NONE, -1), r"dst: the result is neither"),

@@ -282,7 +282,7 @@ def program(*instructions, count=None, private=256 * 8 * 4, capacity=600, arena=
     return w
 
 
-FORWARD = ("matmul", -1, 4, 4, 0, 0, [1, 0, 4], [2, 0, 4], [6, 0, 4], -1)
+FORWARD = ("matmul", -1, 4, 4, 0, 0, 0, [1, 0, 4], [2, 0, 4], [6, 0, 4], -1)
 X, W, OUT, ROWS_OF_BLOCK = [1, 0, 4], [2, 0, 4], [3, 0, 4], [6, 0, 4]
 COPY = ([(6, 0, 4, FULL)], [("tanh", 0)], [(1, 3, 0, 4, 1)])
 
@@ -290,7 +290,7 @@ COPY = ([(6, 0, 4, FULL)], [("tanh", 0)], [(1, 3, 0, 4, 1)])
 def test_words_by_hand():
     x, weight, out, labels, total = (a.astype("float32") for a in (
         hashed((600, 4), 1), hashed(40, 2), np.zeros((600, 4)), np.zeros(600), np.zeros(40)))
-    w = program(FORWARD, ("map", -1, 4, COPY), ("matmul", 4, 4, -1, 1, 0, X, OUT, [0, 0, 4], -1),
+    w = program(FORWARD, ("map", -1, 4, COPY), ("matmul", 4, 4, -1, 1, 0, 0, X, OUT, [0, 0, 4], -1),
                 ("reduce", REDUCE["sum"], 1, -1, 4, OUT, [0, 48, 4], -1))
     w.add("sum_blocks", 4, 4, [0, 0, 0], [5, 0, 4], -1)
     w.add("sum_blocks", 1, 4, [0, 48, 0], NONE, w.map([(-1, 0, 4, FULL)], [("neg", 0)], [(1, 5, 16, 4, 1)]))
@@ -317,13 +317,14 @@ def test_instructions_of_a_block_do_not_run_alone():
     (program(FORWARD, count=0), "count: 0"),
     (program(FORWARD, private=-1), "bytes: -1"),
     (program(FORWARD, private=256 * 4 * 4 - 4), r"matmul\): C: elements 0 ... 1024 of the rows of a block, which has 1023"),
-    (program(("matmul", -1, 4, 4, 0, 0, X, W, [7, 0, 4], -1)), "C: 7 is not in -1 ... 6"),
-    (program(("matmul", 4, 4, 4, 0, 0, W, W, [5, 0, 4], -1)), "not row by row"),
-    (program(("matmul", 4, -1, 4, 0, 1, W, X, [0, 0, 600], -1)), "not row by row"),
-    (program(("matmul", 4, 4, -1, 1, 0, X, X, [6, 0, 4], -1)), "C: the parts of a sum must outlive"),
-    (program(("matmul", 4, 4, -1, 1, 0, X, X, [0, 0, 5], -1)), "not row by row"),
-    (program(("matmul", 4, 4, -1, 1, 0, X, X, [5, 0, 4], -1)), "C: elements 0 ... 48 of space 5, which has 40"),
-    (program(("matmul", 2, 2, -2, 1, 0, [1, 0, 2], [1, 0, 2], [0, 0, 2], -1)), "not row by row"),
+    (program(("matmul", -1, 4, 4, 0, 0, 0, X, W, [7, 0, 4], -1)), "C: 7 is not in -1 ... 6"),
+    (program(("matmul", 4, 4, 4, 0, 0, 0, W, W, [5, 0, 4], -1)), "not row by row"),
+    (program(("matmul", -1, 4, 4, 0, 0, 1, X, W, [6, 0, 4], -1)), "not row by row"),
+    (program(("matmul", 4, -1, 4, 0, 1, 0, W, X, [0, 0, 600], -1)), "not row by row"),
+    (program(("matmul", 4, 4, -1, 1, 0, 0, X, X, [6, 0, 4], -1)), "C: the parts of a sum must outlive"),
+    (program(("matmul", 4, 4, -1, 1, 0, 0, X, X, [0, 0, 5], -1)), "not row by row"),
+    (program(("matmul", 4, 4, -1, 1, 0, 0, X, X, [5, 0, 4], -1)), "C: elements 0 ... 48 of space 5, which has 40"),
+    (program(("matmul", 2, 2, -2, 1, 0, 0, [1, 0, 2], [1, 0, 2], [0, 0, 2], -1)), "not row by row"),
     (program(("reduce", REDUCE["sum"], 1, -1, 1, X, [0, 0, 1], -1)), "not row by row"),
     (program(("reduce", REDUCE["max"], 1, -1, 4, X, [0, 0, 1], -1)), "not row by row"),
     (program(("map", 1, 4, ([(2, 0, 4, FULL)], [], [(0, 5, 0, 4, 1)]))), "not row by row"),
@@ -370,7 +371,7 @@ def test_flipped_words_are_refused_or_stay_in_bounds():
     good = program(FORWARD, ("map", -1, 4, COPY), ("softmax_ce", -1, 4, 0, ROWS_OF_BLOCK, [4, 0, 1], NONE, SCALAR, [0, 200, 0], OUT),
                    ("copy", 2, -1, 4, 3, 0, 4, 1, 6, 1024, 4, 1), ("fill", -2, [0, 1000, 0], 0),
                    ("reduce", REDUCE["max"], -1, 4, 1, [6, 1024, 0], [3, 0, 0], -1),
-                   ("matmul", 4, 4, -1, 1, 0, X, [6, 1024, 4], [0, 0, 4], -1), capacity=600)
+                   ("matmul", 4, 4, -1, 1, 0, 0, X, [6, 1024, 4], [0, 0, 4], -1), capacity=600)
     good.add("sum_blocks", 4, 4, [0, 0, 0], NONE, good.map([(-1, 0, 4, FULL)], [("neg", 0)], [(1, 5, 16, 4, 1)]))
     words, accepted = good.array(), 0
     for _ in range(1500):

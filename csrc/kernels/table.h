@@ -13,6 +13,7 @@
 #include "elementwise.h" /* loops over ops.def */
 #include "random.h"      /* Philox */
 #include "matmul.h"      /* block kernel of the matrix product, packing */
+#include "bfloat16.h"    /* rounding to bfloat16 */
 #include "peak.h"        /* fma in registers */
 #include "reduce.h"      /* row and column reductions */
 #include "rows.h"        /* sums of chosen rows */
@@ -32,6 +33,7 @@ const bp_kernels BP_TABLE = {
     .block = gemm_block,
     .pack_a = pack_a,
     .pack_b = pack_b,
+    .round_bf16 = ROUND_BF16,
     .fma_peak = fma_peak,
     .reduce_rows = reduce_rows,
     .reduce_cols = reduce_cols,

@@ -1,0 +1,172 @@
+/* bfloat16.c: the matrix product C = op(A) op(B) of float32 operands rounded to bfloat16, with float32 sums.
+ *
+ * Arithmetic is so cheap on tiles that packing decides: each operand is rounded and packed once per product, whole, by all
+ * threads; then blocks of C, independent of each other:
+ *
+ *     task: a block C[r0:r1, c0:c1] of mc x nc
+ *       for each block of k, KC steps                        C carries the sums over, so KC is no part of the result
+ *         C[r0:r1, c0:c1] += A[r0:r1, p0:p1] B[p0:p1, c0:c1]   the packed blocks stay in L2
+ *       epilogue(C[r0:r1, c0:c1])                            while the block is in L2
+ *
+ * Without tiles both operands are rounded to scratch, as float32 of 8 bits, and multiplied as all others are. */
+#include "kernels.h"
+
+enum {
+    /* Measured: what pays is a long block of k, for C is loaded and stored once per block of it. At 2048 steps the packed
+     * operands of a block of C are 1 MB each. */
+    MC = 256, NC = 256,
+    KC = 2048,
+    PAIR = 2 * BP_TILE_LINES,  /* panels come in twos */
+};
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+/* Bytes of x lines of k numbers, packed in tiles. */
+static size_t packed_bytes(int64_t x, int64_t k)
+{
+    return (size_t)round_up(x, PAIR) * (size_t)round_up(k, BP_TILE_STEPS) * sizeof(uint16_t);
+}
+
+static size_t block_bytes(int64_t m, int64_t n) /* of a block of C */
+{
+    return (size_t)round_up(min64(m, MC) * min64(n, NC) * (int64_t)sizeof(float), 64);
+}
+
+static size_t rounded_bytes(int64_t rows, int64_t cols) { return (size_t)round_up(rows * cols * (int64_t)sizeof(float), 64); }
+
+size_t bp_gemm_bf16_scratch(const bp_kernels *t, const bp_tiles *tiles, int64_t m, int64_t n, int64_t k, int threads)
+{
+    if (tiles) return packed_bytes(m, k) + packed_bytes(n, k) + block_bytes(m, n) * (size_t)max64(threads, 1);
+    return rounded_bytes(m, k) + rounded_bytes(k, n) + bp_gemm_scratch(t, m, n, k, threads);
+}
+
+typedef struct {
+    const bp_kernels *kernels;
+    const bp_tiles *tiles;
+    const bp_gemm *g;
+    int64_t parts_a, parts_b;  /* of the operands, by lines: the tasks of packing and rounding */
+    int64_t mc, nc, blocks_m, steps; /* steps of k in tiles */
+    void *a, *b;               /* the operands, packed or rounded: A by rows, B by columns or by rows */
+    char *blocks;              /* a block of C for each thread */
+} plan;
+
+/* ------------------------------------------------------------------ without tiles */
+
+/* Lines [low, high) of x[lines][width], or of its transposition: to[i*width + j] = x(i,j), rounded. */
+static void round_lines(const bp_kernels *t, int64_t low, int64_t high, int64_t width, const float *x, int64_t line, int64_t step,
+                        float *to)
+{
+    for (int64_t i = low; i < high; i++) {
+        float *const row = to + i * width; /* x(i, :) */
+        if (step != 1)
+            for (int64_t j = 0; j < width; j++) row[j] = x[i * line + j * step];
+        t->round_bf16(width, step == 1 ? x + i * line : row, row);
+    }
+}
+
+/* An operand whose columns are contiguous is kept as columns. */
+static int by_columns(int64_t rs, int64_t cs) { return rs == 1 && cs != 1; }
+
+static void round_part(void *arg, int64_t task, int thread)
+{
+    const plan *s = arg;
+    const bp_gemm *g = s->g;
+    const int is_b = task >= s->parts_a;
+    const int64_t part = is_b ? task - s->parts_a : task, parts = is_b ? s->parts_b : s->parts_a;
+    const int64_t rows = is_b ? g->k : g->m, cols = is_b ? g->n : g->k, rs = is_b ? g->rsb : g->rsa, cs = is_b ? g->csb : g->csa;
+    const int turned = by_columns(rs, cs);
+    const int64_t lines = turned ? cols : rows;
+    round_lines(s->kernels, lines * part / parts, lines * (part + 1) / parts, turned ? rows : cols, is_b ? g->b : g->a,
+                turned ? cs : rs, turned ? rs : cs, is_b ? s->b : s->a);
+    (void)thread;
+}
+
+/* ------------------------------------------------------------------ on tiles */
+
+static void pack_part(void *arg, int64_t task, int thread)
+{
+    const plan *s = arg;
+    const bp_gemm *g = s->g;
+    const int is_b = task >= s->parts_a;
+    const int64_t part = is_b ? task - s->parts_a : task, parts = is_b ? s->parts_b : s->parts_a;
+    const int64_t lines = is_b ? g->n : g->m, pairs = ceil_div(lines, PAIR);
+    const int64_t low = pairs * part / parts * PAIR, high = pairs * (part + 1) / parts * PAIR;
+    const int64_t line = is_b ? g->csb : g->rsa, step = is_b ? g->rsb : g->csa;
+    uint16_t *const to = (uint16_t *)(is_b ? s->b : s->a) + low * s->steps;
+    const float *const from = (const float *)(is_b ? g->b : g->a) + low * line; /* line `low`, step 0 */
+    s->tiles->pack(is_b, min64(high, lines) - low, g->k, from, line, step, to);
+    (void)thread;
+}
+
+static void run_block(void *arg, int64_t task, int thread)
+{
+    const plan *s = arg;
+    const bp_gemm *g = s->g;
+    const int64_t r0 = task % s->blocks_m * s->mc, r1 = min64(r0 + s->mc, g->m);
+    const int64_t c0 = task / s->blocks_m * s->nc, c1 = min64(c0 + s->nc, g->n);
+    const int64_t ldc = g->c ? g->ldc : c1 - c0, panel = s->steps * BP_TILE_LINES;
+    float *const c = g->c ? (float *)g->c + r0 * g->ldc + c0 : (float *)(void *)(s->blocks + (size_t)thread * block_bytes(g->m, g->n));
+    s->tiles->begin();
+    int64_t p0 = 0;
+    do { /* once even if k == 0: that writes the zeros */
+        const uint16_t *a = (const uint16_t *)s->a + r0 * s->steps + p0 * BP_TILE_LINES; /* A[r0, p0] */
+        const uint16_t *b = (const uint16_t *)s->b + c0 * s->steps + p0 * BP_TILE_LINES; /* B[p0, c0] */
+        s->tiles->block(r1 - r0, c1 - c0, min64(KC, s->steps - p0) / BP_TILE_STEPS, panel, a, b, c, ldc, p0 > 0);
+        p0 += KC;
+    } while (p0 < s->steps);
+    s->tiles->end();
+    if (g->epilogue) g->epilogue(g->epilogue_arg, thread, r0, r1, c0, c1, c, ldc);
+}
+
+static void run(int threads, int64_t tasks, void (*fn)(void *, int64_t, int), plan *s)
+{
+    if (threads > 1 && tasks > 1) bp_parallel(threads, tasks, fn, s);
+    else
+        for (int64_t i = 0; i < tasks; i++) fn(s, i, 0);
+}
+
+/* Parts of `lines` lines for so many threads: a few for each, of whole units. */
+static int64_t parts_of(int64_t lines, int64_t unit, int threads)
+{
+    return threads > 1 ? max64(min64(2 * threads, ceil_div(lines, unit)), 1) : 1;
+}
+
+void bp_gemm_bf16_run(const bp_kernels *t, const bp_tiles *tiles, const bp_gemm *g, int threads, void *scratch)
+{
+    const int64_t m = g->m, n = g->n, k = g->k;
+    if (m == 0 || n == 0) return;
+    plan s = {.kernels = t, .tiles = tiles, .g = g, .a = scratch};
+    if (!tiles) {
+        s.b = (char *)scratch + rounded_bytes(m, k);
+        s.parts_a = parts_of(by_columns(g->rsa, g->csa) ? k : m, 16, threads);
+        s.parts_b = parts_of(by_columns(g->rsb, g->csb) ? n : k, 16, threads);
+        run(threads, s.parts_a + s.parts_b, round_part, &s);
+        bp_gemm r = *g; /* the same product of the rounded operands */
+        r.a = s.a;
+        r.b = s.b;
+        r.rsa = by_columns(g->rsa, g->csa) ? 1 : k;
+        r.csa = by_columns(g->rsa, g->csa) ? m : 1;
+        r.rsb = by_columns(g->rsb, g->csb) ? 1 : n;
+        r.csb = by_columns(g->rsb, g->csb) ? k : 1;
+        bp_gemm_run(t, &r, threads, (char *)s.b + rounded_bytes(k, n));
+        return;
+    }
+    s.b = (char *)scratch + packed_bytes(m, k);
+    s.blocks = (char *)s.b + packed_bytes(n, k);
+    s.steps = round_up(k, BP_TILE_STEPS);
+    s.parts_a = parts_of(m, PAIR, threads);
+    s.parts_b = parts_of(n, PAIR, threads);
+    run(threads, s.parts_a + s.parts_b, pack_part, &s);
+    int64_t blocks_n = ceil_div(n, NC);
+    s.blocks_m = ceil_div(m, MC);
+    if (threads > 1 && s.blocks_m * blocks_n < 4 * threads) /* few blocks: the same number of them for each thread */
+        s.blocks_m = max64(min64(round_up(s.blocks_m, threads), ceil_div(m, 2 * PAIR)), s.blocks_m);
+    s.mc = round_up(ceil_div(m, s.blocks_m), PAIR);
+    s.nc = round_up(ceil_div(n, blocks_n), PAIR);
+    s.blocks_m = ceil_div(m, s.mc);
+    blocks_n = ceil_div(n, s.nc);
+    run(threads, s.blocks_m * blocks_n, run_block, &s);
+}

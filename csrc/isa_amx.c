@@ -1,0 +1,143 @@
+/* AMX tiles for products of bfloat16: kernels.h states the layout. Compiled once, for float32, with the flags of AVX-512,
+ * AVX512-BF16 and AMX.
+ *
+ * TDPBF16PS reads no control register: it rounds to nearest and takes and gives zero for denormals, as the conversions do.
+ * Eight tile registers: 2 x 2 of C, so that two loads of A and two of B feed four products. */
+#include "kernels.h"
+#include "simd/avx512.h"
+
+typedef struct { /* the configuration that LDTILECFG takes */
+    uint8_t palette, start_row, zero[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+} tile_config;
+
+static const tile_config whole = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+
+static void begin(void) { _tile_loadconfig(&whole); }
+
+static void end(void) { _tile_release(); }
+
+/* ------------------------------------------------------------------ packing */
+
+/* 32 bfloat16: x rounded in the low half, y in the high. */
+INLINE vec halves(vec x, vec y) { return _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(y, x)); }
+
+/* 16 pairs of bfloat16: x[i], y[i]. */
+INLINE vec pairs(vec x, vec y)
+{
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
+                                           23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, _mm512_castps_si512(halves(x, y))));
+}
+
+/* The first n of 16 numbers, where n may be any number; the others are zeros. */
+INLINE vec first(const float *p, int64_t n) { return n >= VL ? v_load(p) : n > 0 ? v_loadn(p, n) : v_zero(); }
+
+/* One tile: r[q] is a register of 16 pairs of steps, of line q where `by_line`, else pair of steps q of all lines; A wants
+ * the former and B the latter, so the other one is transposed, pair by pair. */
+INLINE void store_tile(vec r[16], int turn, uint16_t *dst)
+{
+    if (turn) v_transpose(r);
+    for (int q = 0; q < 16; q++) _mm512_storeu_ps(dst + q * BP_TILE_STEPS, r[q]);
+}
+
+/* Tile of lines [0, lines), steps [0, k), with lines <= 16 and k <= 32; src[i*line + p*step]. */
+INLINE void pack_tile(int is_b, int64_t lines, int64_t k, const float *src, int64_t line, int64_t step, uint16_t *dst)
+{
+    vec r[16];
+    if (step == 1) {
+        if (lines >= 16 && k >= 32)
+            for (int i = 0; i < 16; i++) r[i] = halves(v_load(src + i * line), v_load(src + i * line + VL));
+        else
+            for (int i = 0; i < 16; i++)
+                r[i] = i < lines ? halves(first(src + i * line, k), first(src + i * line + VL, k - VL)) : v_zero();
+        store_tile(r, is_b, dst);
+    } else if (line == 1) {
+        if (lines >= 16 && k >= 32)
+            for (int q = 0; q < 16; q++) r[q] = pairs(v_load(src + 2 * q * step), v_load(src + (2 * q + 1) * step));
+        else
+            for (int q = 0; q < 16; q++)
+                r[q] = pairs(first(src + 2 * q * step, 2 * q < k ? lines : 0), first(src + (2 * q + 1) * step, 2 * q + 1 < k ? lines : 0));
+        store_tile(r, !is_b, dst);
+    } else {
+        float copy[BP_TILE_LINES * BP_TILE_STEPS] = {0}; /* [16][32] */
+        for (int64_t i = 0; i < lines; i++)
+            for (int64_t p = 0; p < k; p++) copy[i * BP_TILE_STEPS + p] = src[i * line + p * step];
+        for (int i = 0; i < 16; i++) r[i] = halves(v_load(copy + i * BP_TILE_STEPS), v_load(copy + i * BP_TILE_STEPS + VL));
+        store_tile(r, is_b, dst);
+    }
+}
+
+INLINE int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static void pack(int is_b, int64_t lines, int64_t k, const float *src, int64_t line, int64_t step, uint16_t *dst)
+{
+    const int64_t panels = (lines + 2 * BP_TILE_LINES - 1) / (2 * BP_TILE_LINES) * 2; /* the last may be empty: an even number */
+    const int64_t tiles = (k + BP_TILE_STEPS - 1) / BP_TILE_STEPS;
+    const int64_t together = line == 1 ? 1 : tiles; /* tiles of a panel in turn; lines side by side are read across panels */
+    for (int64_t s0 = 0; s0 < tiles; s0 += together)
+        for (int64_t q = 0; q < panels; q++)
+            for (int64_t s = s0; s < s0 + together; s++) {
+                const int64_t i = q * BP_TILE_LINES, p = s * BP_TILE_STEPS, left = lines - i;
+                const float *from = left > 0 ? src + i * line + p * step : src;
+                pack_tile(is_b, left > 0 ? min64(left, 16) : 0, min64(k - p, 32), from, line, step, dst + (q * tiles + s) * BP_TILE);
+            }
+}
+
+/* ------------------------------------------------------------------ the product */
+
+/* C of 2 x 2 tiles, whole, or of the first column of tiles only. Tiles 0-3: C, 4, 5: A, 6, 7: B. */
+INLINE void four(const int two, int64_t tiles, int64_t panel, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc, int add)
+{
+    const size_t row = (size_t)ldc * sizeof *c;
+    if (add) {
+        _tile_loadd(0, c, row);
+        if (two) _tile_loadd(1, c + 16, row);
+        _tile_loadd(2, c + 16 * ldc, row);
+        if (two) _tile_loadd(3, c + 16 * ldc + 16, row);
+    } else {
+        _tile_zero(0);
+        if (two) _tile_zero(1);
+        _tile_zero(2);
+        if (two) _tile_zero(3);
+    }
+    for (int64_t s = 0; s < tiles; s++, a += BP_TILE, b += BP_TILE) {
+        _tile_loadd(6, b, 64);
+        _tile_loadd(4, a, 64);
+        if (two) _tile_loadd(7, b + panel, 64);
+        _tile_loadd(5, a + panel, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        if (two) _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        if (two) _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, c, row);
+    if (two) _tile_stored(1, c + 16, row);
+    _tile_stored(2, c + 16 * ldc, row);
+    if (two) _tile_stored(3, c + 16 * ldc + 16, row);
+}
+
+static void block(int64_t m, int64_t n, int64_t tiles, int64_t panel, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc,
+                  int add)
+{
+    for (int64_t i = 0; i < m; i += 32)
+        for (int64_t j = 0; j < n; j += 32) {
+            const int64_t rows = min64(m - i, 32), cols = min64(n - j, 32);
+            const uint16_t *ai = a + i / 16 * panel, *bj = b + j / 16 * panel; /* tiles (i, 0) and (0, j) */
+            float *cij = c + i * ldc + j, edge[32 * 32];
+            if (rows == 32 && cols == 32) {
+                four(1, tiles, panel, ai, bj, cij, ldc, add);
+                continue;
+            }
+            for (int64_t r = 0; add && r < rows; r++)
+                for (int64_t v = 0; v < cols; v += VL) v_store(edge + r * 32 + v, first(cij + r * ldc + v, cols - v));
+            __asm__ volatile("" : : : "memory"); /* a compiler need not know that loads of tiles read `edge` */
+            if (cols > 16) four(1, tiles, panel, ai, bj, edge, 32, add);
+            else four(0, tiles, panel, ai, bj, edge, 32, add);
+            for (int64_t r = 0; r < rows; r++)
+                for (int64_t v = 0; v < cols; v += VL) v_storen(cij + r * ldc + v, v_load(edge + r * 32 + v), min64(cols - v, VL));
+        }
+}
+
+const bp_tiles bp_tiles_amx = {.begin = begin, .end = end, .pack = pack, .block = block};
