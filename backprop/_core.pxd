@@ -14,6 +14,7 @@ cdef class Program:
     cdef readonly int n_spaces
     cdef readonly int64_t capacity
     cdef readonly int64_t n_instructions
+    cdef int n_chains
     cdef readonly tuple calls  # the operations of its CALLs, by number
 
 cdef class Binding:

@@ -58,10 +58,13 @@ cdef extern from "program.h" nogil:
     ctypedef struct bp_space:
         int element_bytes, writable
         int64_t elements
+    ctypedef struct bp_map:
+        int n_chains
     ctypedef struct bp_program:
-        int real_bytes, n_spaces
+        int real_bytes, n_spaces, n_maps
         int64_t capacity, n_calls
         bp_space *spaces
+        bp_map *maps
     int64_t integer_space(const bp_program *, int64_t instruction)
     int64_t more_integer_space(const bp_program *, int64_t instruction, int j)
 
@@ -414,6 +417,8 @@ cdef class Program:
             raise MemoryError
         cdef int64_t i
         cdef int j
+        for j in range(p.n_maps):
+            self.n_chains += p.maps[j].n_chains
         for i in range(self.n_spaces):
             self.space[i].element_bytes = p.spaces[i].element_bytes
             self.space[i].dim = p.spaces[i].elements
@@ -441,6 +446,12 @@ cdef class Program:
         """list of (element_bytes, elements, writable); elements < 0 means -elements for each row of a run."""
         return [(self.space[i].element_bytes, self.space[i].dim, bool(self.space[i].writable))
                 for i in range(self.n_spaces)]
+
+
+    @property
+    def chains(self):
+        """Chains of operations that a kernel of their own makes in one pass."""
+        return self.n_chains
 
 
 cdef int poll_signals(void *binding) noexcept with gil:

@@ -6,6 +6,8 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct bp_kernels:
         int lanes, mr, nr
         bp_map_fn map[BP_MAP_COUNT][8]
+        void (*adam)(int64_t n, const void *g, const void *m, const void *v, const void *p, const void **s, void *m_new,
+                     void *v_new, void *p_new) noexcept nogil
         void (*random)(void *dst, int64_t rows, int64_t cols, uint64_t seed, uint64_t step, uint32_t node,
                        int64_t row0, int64_t col0) noexcept nogil
         void (*round_bf16)(int64_t n, const void *src, void *dst) noexcept nogil
@@ -130,6 +132,24 @@ def kernel_map(isa, op, dst, a=None, b=None, c=None, int variant=0):
     cdef int64_t n = out.extent(0)
     with nogil:
         fn(n, out.view.buf, p[0], p[1], p[2])
+
+
+def kernel_adam(isa, g, m, v, p, s):
+    """Adam's step in place, by one set's table: m, v and p from themselves, the gradient g, all contiguous (n,) of one type, and
+    the seven numbers s (7,)."""
+    cdef _Array a = vector(g, "g", b"fd"), b, c, d, e
+    cdef bytes kinds = bytes([a.kind])
+    b, c, d, e = vector(m, "m", kinds, True), vector(v, "v", kinds, True), vector(p, "p", kinds, True), vector(s, "s", kinds)
+    for x in (b, c, d):
+        check_shape(x, (a.extent(0),))
+    check_shape(e, (7,))
+    cdef const bp_kernels *k = kernels_of(isa, a.view.itemsize)
+    cdef const void *numbers[7]
+    cdef int i
+    for i in range(7):
+        numbers[i] = <char *>e.view.buf + i * e.view.itemsize
+    with nogil:
+        k.adam(a.view.shape[0], a.view.buf, b.view.buf, c.view.buf, d.view.buf, numbers, b.view.buf, c.view.buf, d.view.buf)
 
 
 def kernel_random(isa, dst, uint64_t seed, uint64_t step, uint32_t node, int64_t row0=0, int64_t col0=0):

@@ -291,6 +291,60 @@ static void assign_registers(bp_map *m, const char *is_scalar, int *last, int *r
     m->ns += 0.1 * m->n_stores;
 }
 
+/* The form of a chain: for each operation, what its operands are. 0 ... 10 is an input, -1 - j the result of operation j. */
+typedef struct { int op, operand[3]; } chain_step;
+enum { G, M, V, P, S0, S1, S2, S3, S4, S5, S6, CHAIN_VECTORS = S0 };
+static const chain_step adam_form[BP_CHAIN_ADAM] = {
+    {BP_MAP_MUL, {G, S0}},      {BP_MAP_FMA, {M, S1, -1}},      /* m' */
+    {BP_MAP_MUL, {G, G}},       {BP_MAP_MUL, {-3, S2}},
+    {BP_MAP_FMA, {V, S3, -4}},                                  /* v' */
+    {BP_MAP_SQRT, {-5}},        {BP_MAP_FMA, {-6, S4, S5}},
+    {BP_MAP_DIV, {-2, -7}},     {BP_MAP_FMA, {-8, S6, P}},      /* p' */
+};
+
+/* Finds the chains of a map. What a chain makes on the way must be seen by nothing else: last[slot] is the last operation that
+ * reads it. Inputs that are vectors must be so in blocks of every kind (no COL). */
+static void find_chains(reader *d, bp_map *m, const char *is_scalar, const int *last)
+{
+    for (int first = m->n_scalar_ops; first + BP_CHAIN_ADAM <= m->n_ops; first++) {
+        bp_chain chain = {.out = {1, 4, 8}};
+        int known[11] = {0}, matches = 1;
+        for (int i = 0; matches && i < BP_CHAIN_ADAM; i++) {
+            const bp_op *op = &m->ops[first + i];
+            const chain_step *step = &adam_form[i];
+            const int slot[3] = {op->a, op->b, op->c};
+            matches = op->op == step->op;
+            for (int j = 0; matches && j < bp_map_rows[op->op].arity; j++) {
+                const int x = step->operand[j], s = slot[j];
+                if (x < 0) {
+                    matches = s == m->ops[first - 1 - x].dst;
+                    continue;
+                }
+                const int column = s < m->n_loads && m->loads[s].kind == BP_COL;
+                matches = known[x] ? chain.in[x] == s : is_scalar[s] == (x >= CHAIN_VECTORS) && !column;
+                known[x] = 1;
+                chain.in[x] = s;
+            }
+            if (i != 1 && i != 4 && i != 8) matches = matches && last[op->dst] < first + BP_CHAIN_ADAM;
+        }
+        for (int x = 0; matches && x < 4; x++) /* no input is made within it */
+            for (int i = 0; matches && i < BP_CHAIN_ADAM; i++)
+                matches = chain.in[x] != m->ops[first + i].dst;
+        if (!matches)
+            continue;
+        bp_chain *kept = take(d, 1, sizeof *kept);
+        if (d->failed)
+            return;
+        *kept = chain;
+        m->ops[first].chain = kept;
+        for (int i = 0; i < BP_CHAIN_ADAM; i++)
+            m->ns -= op_ns(m->ops[first + i].op);
+        m->ns += 0.5; /* the divider's time */
+        m->n_chains++;
+        first += BP_CHAIN_ADAM - 1;
+    }
+}
+
 static void read_map(reader *d, bp_map *m)
 {
     m->n_loads = small(d, "number of loads", 0, MAX_SMALL);
@@ -337,6 +391,7 @@ static void read_map(reader *d, bp_map *m)
         return;
     find_scalars(m, is_scalar, sorted);
     assign_registers(m, is_scalar, scratch, scratch + m->n_slots, scratch + 2 * m->n_slots);
+    find_chains(d, m, is_scalar, scratch);
 }
 
 /* An elementwise program over the region [rows, cols]. */

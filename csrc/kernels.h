@@ -32,6 +32,12 @@ struct bp_kernels {
 
     bp_map_fn map[BP_MAP_COUNT][8];             /* [op][variant bits]; RANDOM has none */
 
+    /* Adam's step, the chain of BP_CHAIN_ADAM (program.h) in one pass: new m, v and p, each [n], from the old ones and the gradient
+     * g[n]; s[7] are numbers. Every rounding is that of the map's own operations, so the bits are theirs. An output may be any
+     * of the inputs or a later output's place (equal pointers), never a shifted overlap. */
+    void (*adam)(int64_t n, const void *g, const void *m, const void *v, const void *p, const void *const *s, void *m_new,
+                 void *v_new, void *p_new);
+
     /* dst[i*cols + j] = uniform [0,1) for row row0+i, column col0+j. Philox4x32-10 (Salmon et al. 2011, Random123):
      * key = (seed low, seed high), counter = (column / 4, row, node, step) as 32-bit words, result word column % 4.
      * float: (word >> 8) * 2^-24; double: word * 2^-32. */

@@ -42,6 +42,18 @@ static void repeat(char *dst, const char *src, int64_t bytes, int64_t times)
         memcpy(dst + done, dst, (size_t)(done < total - done ? done : total - done));
 }
 
+/* Where an operation's result of a block at (row, col) goes: its register, or at once the place where it is stored. */
+static inline char *destination(const bp_context *x, const bp_op *op, char *regs, int64_t rows, int64_t width, int64_t row,
+                                int64_t col)
+{
+    if (op->store >= 0) {
+        const int64_t ld = x->map->stores[op->store].at.ld;
+        if (rows == 1 || ld == width)
+            return x->stores[op->store] + (row * ld + col) * x->p->real_bytes;
+    }
+    return regs + op->reg * BP_REG_BYTES;
+}
+
 void bp_map_region(void *context, int thread, int64_t r0, int64_t r1, int64_t c0, int64_t c1, void *block, int64_t ld_block)
 {
     bp_context *const x = context;
@@ -111,13 +123,21 @@ void bp_map_region(void *context, int thread, int64_t r0, int64_t r1, int64_t c0
             }
 
             for (const bp_op *op = m->ops + m->n_scalar_ops, *end = m->ops + m->n_ops; op < end; op++) {
-                char *dst = regs + op->reg * BP_REG_BYTES;
-                if (op->store >= 0) {
-                    const int64_t ld = m->stores[op->store].at.ld;
-                    if (rows == 1 || ld == width)
-                        dst = x->stores[op->store] + (row * ld + col) * size;
+                if (op->chain) {
+                    const bp_chain *chain = op->chain;
+                    const void *in[11];
+                    char *out[3];
+                    for (int i = 0; i < 11; i++)
+                        in[i] = slots[chain->in[i]];
+                    for (int i = 0; i < 3; i++) {
+                        const bp_op *o = op + chain->out[i];
+                        out[i] = slots[o->dst] = destination(x, o, regs, rows, width, row, col);
+                    }
+                    k->adam(n, in[0], in[1], in[2], in[3], in + 4, out[0], out[1], out[2]);
+                    op += BP_CHAIN_ADAM - 1;
+                    continue;
                 }
-                slots[op->dst] = dst;
+                char *dst = slots[op->dst] = destination(x, op, regs, rows, width, row, col);
                 if (op->op == BP_MAP_RANDOM)
                     k->random(dst, rows, cols, x->args.seed, x->args.step, op->node, x->args.row0 + row, col);
                 else

@@ -36,12 +36,20 @@ typedef struct { int64_t elements; int integer, bytes; bp_operand at; } bp_call_
 enum { BP_BLOCK_BYTES = 4096, BP_REG_BYTES = BP_BLOCK_BYTES + 256 }; /* not a multiple of 4096: a load right after a store
                                                                         at the same place of another page would wait */
 typedef struct { bp_operand at; int kind, reg; } bp_load; /* reg -1: a scalar, or nobody reads it */
+/* A chain: operations of a map, one after another, that a kernel of their own makes in one pass, with the same bits. decode.c
+ * knows them by their form, so that a program's words say what is computed and nothing of how. */
+enum { BP_CHAIN_ADAM = 9 }; /* its operations */
+typedef struct {
+    int in[11];               /* slots: gradient, m, v, p, then seven scalars */
+    int out[3];               /* of its operations: those that make the new m, v, p */
+} bp_chain;
 typedef struct {
     int op, a, b, c;          /* slots; 0 where unused */
     int dst, reg;             /* result slot; its register (-1: a scalar) */
     int store;                /* the direct store that takes the result as it is computed, or -1 */
     uint8_t variant[2];       /* operand variants: [0] blocks of whole rows, [1] pieces of one row, where a COL is one number */
     uint32_t node;            /* RANDOM */
+    const bp_chain *chain;    /* it is the first of one; or NULL */
 } bp_op;
 typedef struct { bp_operand at; int slot, direct; } bp_store;
 typedef struct {
@@ -51,6 +59,7 @@ typedef struct {
     int flat;                 /* no ROW, COL or RANDOM: a contiguous region may be walked as one long row */
     int block_last_use;       /* the last op that reads load 0 */
     int used;                 /* by instructions: 0 none, 1 some, 2 one in row blocks */
+    int n_chains;
     double ns;                /* predicted time per element */
     bp_load *loads;
     bp_op *ops;

@@ -330,3 +330,23 @@ def test_every_operation_is_tested():
     assert {name for name, arity, *_ in _core.MAP_OPS} == {"random", *ARITY}
     assert all(ARITY[name] == arity for name, arity, *_ in _core.MAP_OPS if name != "random")
     assert set(ARITY) == {*EXACT, *FUNCTIONS, "fma"}
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 15, 16, 17, 33, 1000])
+@each_dtype
+@each_set
+def test_adam_in_one_pass_is_its_operations(isa, dtype, n):
+    """Bit for bit, special values and all, at every length."""
+    rng = np.random.default_rng(n)
+    odd = specials(dtype)
+    g, m, p = (np.where(rng.random(n) < 0.3, rng.choice(odd, n), rng.standard_normal(n)).astype(dtype) for _ in range(3))
+    v = np.abs(np.where(rng.random(n) < 0.3, rng.choice(odd, n), rng.standard_normal(n))).astype(dtype)
+    s = np.array([0.1, 0.9, 0.001, 0.999, 3.0, 1e-8, -0.01], dtype)
+    one = [s[i:i + 1] for i in range(7)]
+    new_m = run(isa, "fma", m, one[1], run(isa, "mul", g, one[0], variant=2), variant=2)
+    new_v = run(isa, "fma", v, one[3], run(isa, "mul", run(isa, "mul", g, g), one[2], variant=2), variant=2)
+    below = run(isa, "fma", run(isa, "sqrt", new_v), one[4], one[5], variant=6)
+    new_p = run(isa, "fma", run(isa, "div", new_m, below), one[6], p, variant=2)
+    _core.kernel_adam(isa, g, m, v, p, s)
+    for got, want in zip((m, v, p), (new_m, new_v, new_p)):
+        np.testing.assert_array_equal(bits(got), bits(want))

@@ -112,6 +112,81 @@ def test_map_operand_kinds(shape, pads, direct, dtype):
     np.testing.assert_array_equal(out_all[:, cols:], rest)
 
 
+ADAM = [("mul", 0, 4), ("fma", 1, 5, 11), ("mul", 0, 0), ("mul", 13, 6), ("fma", 2, 7, 14), ("sqrt", 15), ("fma", 16, 8, 9),
+        ("div", 12, 17), ("fma", 18, 10, 3)]  # g, m, v, p are slots 0 ... 3, seven scalars 4 ... 10
+
+
+def adam_steps(g, m, v, p, s):
+    """The same, operation by operation: each of the nine results."""
+    slots = [g, m, v, p, *(s[i:i + 1] for i in range(7))]
+    for name, *operands in ADAM:
+        out = np.empty_like(g)
+        given = [slots[i] for i in operands]
+        variant = sum((i in range(4, 11)) << j for j, i in enumerate(operands))
+        _core.kernel_map(_core.isa_current(), name, out, *given, variant=variant)
+        slots.append(out)
+    return slots[11:]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("direct", [0, 1])
+@pytest.mark.parametrize("pad", [0, 3])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_chain_of_adam_is_its_operations(shape, pad, direct, dtype):
+    rows, cols = shape
+    wholes = [np.abs(strided(shape, pad, dtype, i)[0]) for i in range(4)]
+    inner = [np.ascontiguousarray(a[:, :cols]).reshape(-1) for a in wholes]
+    s = np.array([0.1, 0.9, 0.001, 0.999, 3.0, 1e-8, -0.01], dtype)
+    want = adam_steps(*inner, s)
+    w = Words(dtype)
+    spaces = [w.space(a.size, i > 0) for i, a in enumerate(wholes)]
+    numbers_ = w.space(7)
+    loads = [(a, 0, cols + pad, FULL) for a in spaces] + [(numbers_, i, 0, SCALAR) for i in range(7)]
+    w.add("map", rows, cols, w.map(loads, ADAM, [(slot, to, 0, cols + pad, direct) for slot, to in zip((12, 15, 19), spaces[1:])]))
+    assert _core.Program(w.array()).chains == 1
+    assert w.run(*wholes, s)[0] == 0
+    for got, i in zip(wholes[1:], (1, 4, 8)):
+        np.testing.assert_array_equal(got[:, :cols].reshape(-1), want[i])
+
+
+@pytest.mark.parametrize("change", ["a step on the way is stored", "another scalar", "a column", "another order"])
+def test_what_is_not_quite_the_chain_of_adam(change):
+    n, cols = 40, 5
+    arrays = [np.abs(numbers(n, seed=i)) for i in range(4)]
+    s = np.array([0.1, 0.9, 0.001, 0.999, 3.0, 1e-8, -0.01], np.float32)
+    more = np.zeros(n, np.float32)
+    ops = list(ADAM)
+    if change == "another scalar":
+        ops[3] = ("mul", 13, 1)
+    if change == "another order":
+        ops[1] = ("fma", 5, 1, 11)
+    if change == "a column":
+        arrays[1] = np.repeat(arrays[1][::cols], cols)
+    column = np.ascontiguousarray(arrays[1][::cols])
+    w = Words()
+    spaces = [w.space(n) for _ in range(4)]
+    numbers_, out, extra, col = w.space(7), w.space(n, True), w.space(n, True), w.space(n // cols)
+    loads = [(a, 0, cols, FULL) for a in spaces] + [(numbers_, i, 0, SCALAR) for i in range(7)]
+    if change == "a column":
+        loads[1] = (col, 0, 1, COL)
+    w.add("map", n // cols, cols, w.map(loads, ops, [(19, out, 0, cols, 1), (14, extra, 0, cols, 1)][:1 + (change[-6:] == "stored")]))
+    assert _core.Program(w.array()).chains == 0
+    result = np.zeros(n, np.float32)
+    w.run(*arrays, s, result, more, column)
+    steps = adam_steps(*arrays, s)
+    if change == "another scalar":
+        t = steps[2] * arrays[1]
+        v = np.empty_like(t)
+        _core.kernel_map(_core.isa_current(), "fma", v, arrays[2], s[3:4], t, variant=2)
+        d = np.empty_like(t)
+        _core.kernel_map(_core.isa_current(), "fma", d, np.sqrt(v), s[4:5], s[5:6], variant=6)
+        _core.kernel_map(_core.isa_current(), "fma", v, steps[1] / d, s[6:7], arrays[3], variant=2)
+        steps[8] = v
+    np.testing.assert_array_equal(result, steps[8])
+    if "stored" in change:
+        np.testing.assert_array_equal(more, steps[3])
+
+
 @pytest.mark.parametrize("kind", [FULL, ROW, COL, SCALAR])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_map_stores_a_load(shape, kind):

@@ -11,6 +11,7 @@
 
 #include "math.h"        /* exp, log, tanh ... of one vector */
 #include "elementwise.h" /* loops over ops.def */
+#include "adam.h"        /* an optimiser's operations in one pass */
 #include "random.h"      /* Philox */
 #include "matmul.h"      /* block kernel of the matrix product, packing */
 #include "bfloat16.h"    /* rounding to bfloat16 */
@@ -27,6 +28,7 @@ const bp_kernels BP_TABLE = {
 #define BP_MAP(NAME, name, arity, algebra) [BP_MAP_##NAME] = MAP_ROW_##arity(name),
 #include "../ops.def"
     },
+    .adam = adam,
     .random = random_uniform,
     .mr = MR,
     .nr = NR,
