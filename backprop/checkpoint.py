@@ -151,7 +151,7 @@ def _identity(trainer):
         "schedule": _schedule_config(trainer.optimizer.schedule),
         "groups": {pattern: {k: _setting(v, f"groups[{pattern!r}]: {k}") for k, v in settings.items()}
                    for pattern, settings in trainer.optimizer.groups.items()},
-        "rules": {**trainer.rules.config(),
+        "rules": {**trainer.rules.config(), **({"accumulate": trainer.accumulate} if trainer.accumulate > 1 else {}),
                   **({"products": trainer.products} if trainer.products else {}),
                   **({"loss_weights": trainer.loss_weights} if set(trainer.loss_weights) != {1.0} else {})}}))
 

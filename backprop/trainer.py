@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 
-from . import _core, losses, optim, sparse, updates
+from . import _core, accumulation, losses, optim, sparse, updates
 from .autodiff import gradients
 from .callbacks import Callbacks, EarlyStopping, History, Progress
 from .arrays import check_array
@@ -52,6 +52,8 @@ class _Repeat:
     @classmethod
     def of(cls, trainer, x, y):
         net = trainer.net
+        if trainer.accumulate > 1:
+            return None
         words = net._inputs[0].dtype == "int32"
         low, limit, _ = net._id_ranges.get(net._inputs[0], (-1, 0, None))
         if not (type(x) is np.ndarray and type(y) is np.ndarray and x.flags.c_contiguous
@@ -142,6 +144,13 @@ class Trainer:
         first (Polyak and Juditsky 1992, in exponential form): see `ema_parameters` and `averaged`. 0.999 is usual.
     loss_weights : list of float, optional
         A factor for the loss of each output.
+    accumulate : int
+        Run a batch (of `step`, `fit`, an iterator) as up to so many micro-batches of ceil(rows / accumulate) rows, and update
+        once with the sum of their gradients: the memory of a step is that of a micro-batch, and the result that of the whole
+        batch within rounding, dropout, sample and class weights, penalties and clipping included. What makes rows depend on each
+        other is the exception: `BatchNorm` takes the statistics of each micro-batch, and so does a ``bp.mean`` over the batch.
+        Sparse gradients of tables are kept until the update: they need as much memory as those of the whole batch.
+        `loss_and_gradients` and `evaluate` are not concerned.
 
     Attributes
     ----------
@@ -160,7 +169,7 @@ class Trainer:
     load_checkpoint: Callable[..., None]
 
     def __init__(self, net, loss="cross_entropy", optimizer="adam", seed=0, precision=None, fuse=True, *, l2=0.0, l1=0.0,
-                 penalize_biases=False, max_norm=None, clip_value=None, clip_norm=None, ema=None, loss_weights=None):
+                 penalize_biases=False, max_norm=None, clip_value=None, clip_norm=None, ema=None, loss_weights=None, accumulate=1):
         if not isinstance(net, Network):
             raise TypeError(f"net must be a bp.Network or bp.Sequential, got {type(net).__name__}")
         if precision == "bfloat16" and net.dtype != "float32":
@@ -179,6 +188,8 @@ class Trainer:
         self.optimizer = optim.resolve(optimizer)
         self.rules = updates.Rules(l2, l1, penalize_biases, max_norm, clip_value, clip_norm, ema)
         self.seed, self.fuse = int(seed), bool(fuse)
+        self.accumulate = accumulation.check(accumulate, self.losses)
+        self._kept_sums = None
         self.products = "bfloat16" if precision == "bfloat16" else None
         self.t, self.epoch = 0, 0
         self.history = History()
@@ -221,29 +232,46 @@ class Trainer:
                 self._state[-flat.size:] = flat  # what is not trained is its own average
         return self._state
 
+    @property
+    def _sums(self):
+        """Where micro-batches sum up their gradients."""
+        if self._kept_sums is None:
+            self._kept_sums = accumulation.Sums(self.net)
+        return self._kept_sums
+
     def _targets(self, outputs, labels):
         if len(self.losses) != len(outputs):
             raise ValueError(f"the network has {len(outputs)} outputs and the trainer {len(self.losses)} losses")
         return [f.target(o, k) for f, o, k in zip(self.losses, outputs, labels)]
 
     def _lower(self, mode, capacity, labels, weighted):
-        """The program of a mode: "step", "gradients", "apply" or "evaluate"."""
+        """The program of a mode: "step", "gradients", "apply", "evaluate"; of accumulation: "micro", "update", "counts"."""
         net = self.net
         self._assign()
-        if mode == "apply":
+        if mode in ("apply", "update"):
             given = {p: (source("input", (BATCH, *p.shape[1:]), net.dtype, f"d{net._names[p]}"),
                          source("input", (BATCH,), "int32", "ids")) for p in net.trainable() if p in net._tables}
-            assigns, checks = self._updates({
-                p: sparse.scattered(*given[p], p.shape[0]) if p in given else
-                source("state", p.shape, net.dtype, space="gradients", offset=net._gradient_offsets[p]) for p in net.trainable()})
-            plan = lower([], net.dtype, assigns=assigns, checks=checks, storage=self._storage(gradients=True), capacity=capacity,
-                         fuse=self.fuse)
+            taken = {p: (sparse.scattered(*pair, p.shape[0]), pair[1]) for p, pair in given.items()}
+            if mode == "apply":
+                total, more, storage = None, [], net.gradient_storage()
+                grads = {p: taken[p][0] if p in taken else source("state", p.shape, net.dtype, space="gradients",
+                                                                  offset=net._gradient_offsets[p]) for p in net.trainable()}
+            else:
+                grads, more, total = accumulation.update(net, self.rules, taken)
+                storage = self._sums.storage()
+            outputs = [] if total is None else [total]
+            assigns, checks = self._updates(grads)
+            plan = lower(outputs, net.dtype, assigns=assigns + more, checks=outputs + checks, storage=self._storage(**storage),
+                         capacity=capacity, fuse=self.fuse)
             plan.feeds = []
             plan.given = {p: [plan.spaces[f"input {plan.inputs.index(s)}"] for s in pair] for p, pair in given.items()}
             return plan
         inputs = net._inputs
-        outputs, buffers = net.training_graph() if mode != "evaluate" else (net.graph(False)[1], [])
-        if mode == "evaluate":
+        outputs, buffers = net.training_graph() if mode not in ("evaluate", "counts") else (net.graph(False)[1], [])
+        if mode == "counts":
+            ys = self._targets(outputs, labels)
+            plan, feeds = accumulation.counts(self.losses, outputs, ys, net.dtype, capacity), [*inputs, *ys]
+        elif mode == "evaluate":
             ys = self._targets(outputs, labels)
             feeds = [*inputs, *ys]
             rows = [f.rows(o, y) for f, o, y in zip(self.losses, outputs, ys)]
@@ -252,44 +280,50 @@ class Trainer:
                          capacity=capacity, fuse=self.fuse)
             plan.counted = [i for i, c in enumerate(counts) if c is not None]  # the losses whose rows do not count 1 each
         else:
-            total, feeds = self._objective(outputs, labels, weighted)
+            total, feeds = self._objective(outputs, labels, weighted, mode == "micro")
             trainable, checks = net.trainable(), []
             grads = gradients([total], [net._sources[p] for p in trainable])
             sums: dict = {}
+            storage: dict = {}
+            late: list = []
+            long = 6.0 * net._gradient_size * capacity / _FLOPS[_core.isa_current()] > _LONG_STEP
             if mode == "step":
                 assigns, checks = self._updates(dict(zip(trainable, grads)))
                 assigns += buffers
-                isa = _core.isa_current()
-                work = 6.0 * net._gradient_size * capacity / _FLOPS[isa]
-                late = []
-                if work > _LONG_STEP:
+                if long:
                     late = [a.target for a in assigns if a.space in ("state", "buffers")]
                     late += [k for k in self._numbers(1, 0, 1) if k != "rows"]
             else:
                 dense, sums = net._split(dict(zip(trainable, grads)))
-                assigns = [Assign("gradients", net._gradient_offsets[p], g) for p, g in dense.items()]
-                late = []
+                if mode == "micro":
+                    assigns, storage = accumulation.added(net, dense) + buffers, self._sums.storage()
+                    late = [a.target for a in assigns] if long else []
+                else:
+                    assigns = [Assign("gradients", net._gradient_offsets[p], g) for p, g in dense.items()]
+                    storage = net.gradient_storage()
             plan = lower([total, *(t for s in sums.values() for t in s.parts())], net.dtype, assigns=assigns,
-                         storage=self._storage(gradients=mode == "gradients"), checks=[total, *checks], late=late,
+                         storage=self._storage(**storage), checks=[total, *checks], late=late,
                          capacity=capacity, fuse=self.fuse, products=self.products)
             plan.tables = list(sums)
         plan.feeds = [(plan.spaces[f"input {plan.inputs.index(s)}"], i) for i, s in enumerate(feeds) if s in plan.inputs]
         return plan
 
-    def _objective(self, outputs, labels, weighted):
-        """What training minimises: the mean loss on `outputs`, and the penalties; and the sources that it is fed by, in order."""
+    def _objective(self, outputs, labels, weighted, micro=False):
+        """What training minimises: the mean loss on `outputs`, and the penalties; and the sources that it is fed by, in order.
+        Of a micro-batch its part of the mean alone."""
         net = self.net
         ys = self._targets(outputs, labels)
         w = source("input", (BATCH,), net.dtype, "weights") if weighted else None
+        feeds = [*net._inputs, *ys, *([w] if weighted else [])]
+        if micro:
+            return accumulation.objective(self.losses, outputs, ys, w, self.loss_weights), feeds
         total = losses.weighted_sum([f.mean(o, y, w) for f, o, y in zip(self.losses, outputs, ys)], self.loss_weights)
         penalty = self.rules.penalty(total, net, net.trainable())
-        return total if penalty is None else total + penalty, [*net._inputs, *ys, *([w] if weighted else [])]
+        return total if penalty is None else total + penalty, feeds
 
-    def _storage(self, gradients=False):
-        more = {"state": Storage(self.state.size, self.net.dtype, True)} if self.state.size else {}
-        if gradients:
-            more |= self.net.gradient_storage()
-        return self.net.storage(**more)
+    def _storage(self, **more):
+        state = {"state": Storage(self.state.size, self.net.dtype, True)} if self.state.size else {}
+        return self.net.storage(**state, **more)
 
     def _updates(self, grads):
         """The update of every parameter, as assignments, and what must be finite before them."""
@@ -299,7 +333,7 @@ class Trainer:
         """A plan for at least so many rows, with its binding."""
         net = self.net
         key = (mode, tuple(labels), weighted, tuple(p.layer.trainable for p in net._parameters + net._buffers))
-        if self.rules.ema is not None and mode in ("step", "apply"):
+        if self.rules.ema is not None and mode in ("step", "apply", "update"):
             if self._swapped:
                 raise RuntimeError("the weights are swapped for their average: train outside `with trainer.averaged()`")
             if not self.t:
@@ -311,11 +345,13 @@ class Trainer:
             net.bind(plan, binding)
             if "state" in plan.spaces:
                 binding.set(plan.spaces["state"], self.state)
+            if mode in ("micro", "update"):
+                self._sums.bind(plan, binding, mode == "micro")
             numbers = np.zeros(max(len(plan.scalars), 1), dtype=net.dtype)
             if plan.scalars:
                 binding.set(plan.spaces["scalars"], numbers)
-            out = np.zeros((), dtype=net.dtype)  # the loss; "apply" has none
-            if mode in ("step", "gradients"):
+            out = np.zeros((), dtype=net.dtype)  # the loss; "apply" has none, nor has "update" without penalties
+            if mode in ("step", "gradients", "micro", "update") and plan.outputs:
                 binding.set(plan.spaces["output 0"], out)
             held = self._plans[key] = (plan, binding, numbers, out)
         return held
@@ -328,9 +364,13 @@ class Trainer:
         return numbers
 
     def describe(self, batch_size=32) -> str:
-        """The instructions of one training step, readable by a person."""
+        """The instructions of one training step, readable by a person; of its micro-batches and of the update, where there are
+        such."""
         self.net._require_built()
         labels = [isinstance(f, losses.CrossEntropy) for f in self.losses]
+        if self.accumulate > 1:
+            micro = self._lower("micro", -(-batch_size // self.accumulate), labels, False)
+            return micro.describe() + self._lower("update", batch_size, labels, False).describe()
         return self._lower("step", batch_size, labels, False).describe()
 
     # ---------------------------------------------------------------- data in
@@ -389,22 +429,25 @@ class Trainer:
 
     def _step(self, arrays, rows, n, labels, weighted):
         """A step on `n` rows of checked arrays."""
+        if self.accumulate > 1:
+            return accumulation.step(self, arrays, rows, n, labels, weighted)
         held = self._prepare("step", n, labels, weighted)
         plan, binding, _, _ = held
         for space, i in plan.feeds:
             binding.set(space, arrays[i][rows])
         return self._run_held(held, n, 1)
 
-    def _run_held(self, held, n, updates):
+    def _run_held(self, held, n, updates, row0=0, more=()):
         """Run a plan whose arrays are in place over `n` rows; its loss. `t` grows by `updates` where the run came to its end,
-        also if a signal's exception is raised then."""
+        also if a signal's exception is raised then. `row0` is the row of the batch that the first of them is, `more` are scalars."""
         plan, binding, numbers, out = held
         if plan.scalars:
             values = self._numbers(self.t + 1, self.epoch, n)
+            values.update(more)
             numbers[:] = [values[k] for k in plan.scalars]
         before, binding.done = self.t, 0
         try:
-            status, _, value, limit = binding.run(n, 0, -1, self.seed, before, 0, True, 0)
+            status, _, value, limit = binding.run(n, 0, -1, self.seed, before, row0, True, 0)
             self.t = before + updates * binding.done
         except BaseException:
             self.t = before + updates * binding.done
@@ -412,6 +455,11 @@ class Trainer:
         if status:
             self._fail(status, value, limit, before + 1)
         return float(out)
+
+    def _check_loss(self, loss):
+        """NonFiniteError where the loss of the update that comes is not finite."""
+        if not np.isfinite(loss):
+            self._fail(1, 0, 0, self.t + 1)
 
     def _fail(self, status, value, limit, step):
         if status == 3:
@@ -478,18 +526,23 @@ class Trainer:
             kept = net._row_gradients
             if not all(np.isfinite(a).all() for a in (net.flat_gradients, *(g.rows for g in kept.values()))):
                 raise NonFiniteError("a gradient is not finite; the parameters were not changed")
-            n = max([1, *(len(g.ids) for g in kept.values())])
-            held = self._prepare("apply", n)
-            plan, binding, _, _ = held
-            for p, spaces in plan.given.items():  # as many rows for each: those that are left have no id
-                rows, ids = np.zeros((n, *p.shape[1:]), net.dtype), np.full(n, -1, "int32")
-                if p in kept:
-                    count = len(kept[p].ids)
-                    rows[:count], ids[:count] = kept[p].rows, kept[p].ids
-                binding.set(spaces[0], rows)
-                binding.set(spaces[1], ids)
-            self._run_held(held, n, 1)
+            self._update("apply", kept)
             net.clear_gradients()
+
+    def _update(self, mode, kept, more=(), loss=0.0):
+        """Run a program that updates with summed gradients, of tables those in `kept`; its loss, or `loss` where it has none."""
+        n = max([1, *(len(g.ids) for g in kept.values())])
+        held = self._prepare(mode, n)
+        plan, binding, _, _ = held
+        for p, spaces in plan.given.items():  # as many rows for each: those that are left have no id
+            rows, ids = np.zeros((n, *p.shape[1:]), self.net.dtype), np.full(n, -1, "int32")
+            if p in kept:
+                count = len(kept[p].ids)
+                rows[:count], ids[:count] = kept[p].rows, kept[p].ids
+            binding.set(spaces[0], rows)
+            binding.set(spaces[1], ids)
+        total = self._run_held(held, n, 1, 0, more)
+        return total if plan.outputs else loss
 
     # ---------------------------------------------------------------- the average of the weights
 
@@ -716,6 +769,10 @@ class Trainer:
         order = _core.permutation(n, self.seed, self.epoch) if shuffle else None
         if chosen is not None:
             order = chosen if order is None else chosen[order]
+        if self.accumulate > 1:  # a micro-batch at a time: what is gathered has its size too
+            cuts = [slice(start, min(start + batch, n)) for start in range(0, n, batch)]
+            return self._single_steps(((arrays, part if order is None else order[part], part.stop - part.start, labels, weighted)
+                                       for part in cuts), steps, run)
         step_losses, sizes = np.zeros(steps, dtype=self.net.dtype), np.full(steps, batch, dtype="float64")
         sizes[-1] = n - (steps - 1) * batch
         done, ahead = 0, 16  # steps to prepare numbers for: about two segments' worth

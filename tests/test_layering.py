@@ -112,7 +112,7 @@ FLOORS = [
     ["embedding"],
     ["structure"],
     ["network"],
-    ["saving"],
+    ["saving", "accumulation"],
     ["trainer", "vectors", "windows", "features"],
     ["checkpoint", "gradcheck", "charts", "rates", "profiling"],
     ["view", "benchmark"],
