@@ -350,3 +350,13 @@ def test_adam_in_one_pass_is_its_operations(isa, dtype, n):
     _core.kernel_adam(isa, g, m, v, p, s)
     for got, want in zip((m, v, p), (new_m, new_v, new_p)):
         np.testing.assert_array_equal(bits(got), bits(want))
+
+
+@each_set
+def test_roots_of_every_mantissa(isa):
+    """A root that is made of fused multiply-adds is the nearest number: two octaves, and where the ranges of its steps end."""
+    x = np.arange(2**24, dtype=np.uint32) + np.uint32(0x3F800000)
+    ends = (np.array([127 - 77, 127 - 76, 127 + 99, 127 + 100], np.uint32) << 23)[:, None] + np.arange(-64, 64)
+    for values in (x.view(np.float32), ends.astype(np.uint32).reshape(-1).view(np.float32), -x[:64].view(np.float32)):
+        with np.errstate(invalid="ignore"):
+            np.testing.assert_array_equal(bits(run(isa, "sqrt", values)), bits(np.sqrt(values)))

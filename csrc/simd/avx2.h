@@ -11,7 +11,7 @@
  *   v_mul_error(a, b, p)   a b - p, exactly, for p = v_mul(a, b)
  *   v_rint             the nearest integer, of two the even one; keeps the sign of zero
  *   v_transpose(r)     r[i] lane j <-> r[j] lane i, for VL registers r[0..VL)
- *   v_sqrt, v_div      correctly rounded; no estimates anywhere
+ *   v_sqrt, v_div      correctly rounded, whatever they start from
  *   v_as_int, i_as_vec the same bits under the other type
  *   i_add ... i_shr    on unsigned lanes (so they wrap); i_shl and i_shr shift zeros in, by a constant
  *   i_to_vec           a signed lane as a number: exact for |a| <= 2^24, for double |a| < 2^51
