@@ -59,6 +59,7 @@ class Binding:
         flush: bool = False,
         threads: int = 0,
     ) -> tuple[int, int, int, int]: ...
+    def through(self, space: int, array: _Buffer, to: int, result: _Buffer, rows: int, seed: int) -> bool: ...
     def fit(
         self,
         feeds: Iterable[tuple[int, _Buffer]],

@@ -620,6 +620,31 @@ cdef class Binding:
         finish(self)
         return result.status, result.instruction, result.value, result.limit
 
+    def through(self, int space, array, int to, result, int64_t rows, uint64_t seed):
+        """``set(space, array); set(to, result); run(rows, seed=seed); clear(space); clear(to)`` in one call, on its short way.
+
+        Returns
+        -------
+        bool
+            False, and nothing was done: `array` does not fit its space, or the run came to no end.
+        """
+        cdef bp_run_args args
+        cdef bp_run_result result_
+        try:
+            self.set(space, array)
+        except (ValueError, TypeError):
+            return False
+        self.set(to, result)
+        prepare(self, &args, rows, 0, -1, seed, 0, 0, False, 0)
+        check_bound(self, rows)
+        self.running = True
+        with nogil:
+            result_ = bp_run(<bp_program *>self.program.handle, <bp_context *>self.context, &args)
+        finish(self)
+        self.clear(space)
+        self.clear(to)
+        return result_.status == 0
+
     def fit(self, feeds, order, int64_t n, int64_t batch, int64_t first_step, int64_t n_steps, int scalar_space=-1,
             int64_t scalar_stride=0, int loss_space=-1, double seconds=0, uint64_t seed=0, uint64_t step=0,
             bint flush=False, int threads=0, int64_t data_rows=-1):

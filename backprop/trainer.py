@@ -23,6 +23,7 @@ from .arrays import check_array
 from .errors import NonFiniteError, ShapeError
 from .graph import BATCH, source
 from .lower import Assign, Storage, lower
+from .layers import Layer
 from .network import Network, aligned_zeros
 from .sparse import RowGradient
 from .streams import Batches
@@ -47,7 +48,7 @@ class _Repeat:
     """A step like the one before: arrays of the same shapes and dtypes, inputs that need no conversion. What is left to check is
     done on the way in, so that a small network's step is not mostly checks."""
 
-    __slots__ = ("x", "y", "held", "trainable", "parameters", "labels", "check", "checked", "spaces", "classes", "rows", "ids", "limit")
+    __slots__ = ("x", "y", "held", "switched", "labels", "check", "checked", "spaces", "classes", "rows", "ids", "limit")
 
     @classmethod
     def of(cls, trainer, x, y):
@@ -68,8 +69,7 @@ class _Repeat:
             self.check, self.labels = partial(loss.check, "y", output_shape=output.shape, dtype=net.dtype), None
             a = self.check(y)
             self.checked, labels = (a.shape, a.dtype), a.dtype == np.int32
-        self.x, self.y, self.rows, self.parameters = (x.shape, x.dtype), (y.shape, y.dtype), len(x), net._parameters + net._buffers
-        self.trainable = [p.layer.trainable for p in self.parameters]
+        self.x, self.y, self.rows, self.switched = (x.shape, x.dtype), (y.shape, y.dtype), len(x), Layer._switched
         self.held = trainer._prepare("step", len(x), (labels,), False)
         self.classes = output.shape[-1]
         self.ids, self.limit = np.empty(x.shape, dtype=np.int32) if words else None, limit
@@ -79,10 +79,13 @@ class _Repeat:
     def takes(self, x, y):
         """Put `x` and `y` in place; False where this step is not like the last, or an array does not pass."""
         if (type(x) is not np.ndarray or type(y) is not np.ndarray or (x.shape, x.dtype) != self.x or (y.shape, y.dtype) != self.y
-                or not x.flags.c_contiguous or not x.flags.aligned or [p.layer.trainable for p in self.parameters] != self.trainable):
+                or Layer._switched != self.switched):
             return False
         if self.check is None:
-            if not y.flags.c_contiguous or not y.flags.aligned or _core.narrow_labels(y, self.labels, self.classes) >= 0:
+            try:
+                if _core.narrow_labels(y, self.labels, self.classes) >= 0:
+                    return False
+            except ValueError:  # not contiguous, or not aligned
                 return False
             targets = self.labels
         else:
@@ -97,7 +100,10 @@ class _Repeat:
                 return False
             x = self.ids
         binding = self.held[1]
-        binding.set(self.spaces[0], x)
+        try:
+            binding.set(self.spaces[0], x)
+        except ValueError:
+            return False
         if 1 in self.spaces:  # a loss may have no use for its targets
             binding.set(self.spaces[1], targets)
         return True
