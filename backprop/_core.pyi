@@ -59,7 +59,6 @@ class Binding:
         flush: bool = False,
         threads: int = 0,
     ) -> tuple[int, int, int, int]: ...
-    def through(self, space: int, array: _Buffer, to: int, result: _Buffer, rows: int, seed: int) -> bool: ...
     def fit(
         self,
         feeds: Iterable[tuple[int, _Buffer]],
@@ -119,6 +118,21 @@ def kernel_softmax_ce(
     loss: _Buffer | None = None,
     dz: _Buffer | None = None,
 ) -> None: ...
+
+class Forward:
+    def __init__(
+        self,
+        bindings: list[Binding],
+        input: int,
+        output: int,
+        shape: tuple[int, ...],
+        result_shape: tuple[int, ...],
+        array_type: type,
+        empty: Callable[..., Any],
+        dtype: Any,
+        seed: int,
+    ) -> None: ...
+    def __call__(self, array: Any, /) -> Any: ...
 
 class Words:
     def __init__(self, words: Iterable[str] = ()) -> None: ...

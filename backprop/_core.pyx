@@ -551,35 +551,11 @@ cdef class Binding:
         RuntimeError
             The binding is running.
         """
-        cdef Py_buffer new, old
-        cdef Space *s
-        check_space(self, space)
-        s = &self.program.space[space]
-        try:
-            PyObject_GetBuffer(array, &new, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if s.writable else 0))
-        except (ValueError, BufferError) as e:
-            raise ValueError(f"space {space}: {e}") from None
-        if (kind_of(&new) != s.kind or <uintptr_t>new.buf % s.element_bytes or self.running
-                or not holds(s, new.len // s.element_bytes)):
-            try:
-                check_idle(self)
-                refuse(space, s, &new)
-            finally:
-                PyBuffer_Release(&new)
-        old = self.view[space]
-        self.view[space] = new
-        self.base[space] = new.buf
-        PyBuffer_Release(&old)  # last: it may run other code
+        place(self, space, array)
 
     def clear(self, int space, /):
         """Lets go of a space's array."""
-        cdef Py_buffer old
-        check_space(self, space)
-        check_idle(self)
-        old = self.view[space]
-        memset(&self.view[space], 0, sizeof(Py_buffer))
-        self.base[space] = NULL
-        PyBuffer_Release(&old)
+        let_go(self, space)
 
     def run(self, int64_t rows, int64_t first=0, int64_t last=-1, uint64_t seed=0, uint64_t step=0, int64_t row0=0,
             bint flush=False, int threads=0):
@@ -619,31 +595,6 @@ cdef class Binding:
         self.done = result.status == 0  # known also where a signal handler's exception is raised now
         finish(self)
         return result.status, result.instruction, result.value, result.limit
-
-    def through(self, int space, array, int to, result, int64_t rows, uint64_t seed):
-        """``set(space, array); set(to, result); run(rows, seed=seed); clear(space); clear(to)`` in one call, on its short way.
-
-        Returns
-        -------
-        bool
-            False, and nothing was done: `array` does not fit its space, or the run came to no end.
-        """
-        cdef bp_run_args args
-        cdef bp_run_result result_
-        try:
-            self.set(space, array)
-        except (ValueError, TypeError):
-            return False
-        self.set(to, result)
-        prepare(self, &args, rows, 0, -1, seed, 0, 0, False, 0)
-        check_bound(self, rows)
-        self.running = True
-        with nogil:
-            result_ = bp_run(<bp_program *>self.program.handle, <bp_context *>self.context, &args)
-        finish(self)
-        self.clear(space)
-        self.clear(to)
-        return result_.status == 0
 
     def fit(self, feeds, order, int64_t n, int64_t batch, int64_t first_step, int64_t n_steps, int scalar_space=-1,
             int64_t scalar_stride=0, int loss_space=-1, double seconds=0, uint64_t seed=0, uint64_t step=0,
@@ -757,6 +708,108 @@ cdef class Binding:
         cdef _Arena arena = _Arena.__new__(_Arena)
         arena.binding = self
         return memoryview(arena)
+
+
+cdef class Forward:
+    """Runs of one program with one input and one output, on a short way: arrays that need no conversion, and no more than a run's rows.
+
+    A call gives the output's rows, or None and nothing done: the array does not fit as it lies, or all bindings are at work in
+    other threads.
+
+    Parameters
+    ----------
+    bindings : list of Binding
+        Those that are free, with all but the two spaces set; one is taken for each run and put back.
+    input, output : int
+        Their spaces.
+    shape, result_shape : tuple of int
+        Of one row.
+    array_type, empty, dtype : type, callable, dtype
+        The input's type; ``empty(shape, dtype)`` makes the output.
+    seed : int
+    """
+    cdef list bindings
+    cdef int input, output
+    cdef tuple shape, result_shape
+    cdef object array_type, empty, dtype
+    cdef uint64_t seed
+
+    def __init__(self, list bindings not None, int input, int output, tuple shape not None, tuple result_shape not None, array_type,
+                 empty, dtype, uint64_t seed):
+        self.bindings, self.input, self.output, self.shape, self.result_shape = bindings, input, output, shape, result_shape
+        self.array_type, self.empty, self.dtype, self.seed = array_type, empty, dtype, seed
+
+    def __call__(self, array, /):
+        cdef bp_run_args args
+        cdef bp_run_result status
+        cdef Binding b
+        cdef Py_buffer *view
+        cdef int i, n_dims = len(self.shape) + 1
+        if type(array) is not self.array_type:
+            return None
+        try:
+            b = self.bindings.pop()
+        except IndexError:
+            return None
+        try:
+            place(b, self.input, array)
+        except (ValueError, TypeError):
+            self.bindings.append(b)
+            return None
+        view = &b.view[self.input]
+        fits = view.ndim == n_dims and 0 < view.shape[0] <= b.program.capacity
+        if fits:
+            for i in range(1, n_dims):
+                if view.shape[i] != <int64_t>self.shape[i - 1]:
+                    fits = False
+        if fits:
+            result = self.empty((view.shape[0], *self.result_shape), self.dtype)
+            place(b, self.output, result)
+            prepare(b, &args, view.shape[0], 0, -1, self.seed, 0, 0, False, 0)
+            check_bound(b, args.rows)
+            b.running = True
+            with nogil:
+                status = bp_run(<bp_program *>b.program.handle, <bp_context *>b.context, &args)
+            finish(b)
+            fits = status.status == 0
+            let_go(b, self.output)
+        let_go(b, self.input)
+        self.bindings.append(b)
+        return result if fits else None
+
+
+cdef int place(Binding self, int space, array) except -1:
+    cdef Py_buffer new, old
+    cdef Space *s
+    check_space(self, space)
+    s = &self.program.space[space]
+    try:
+        PyObject_GetBuffer(array, &new, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if s.writable else 0))
+    except (ValueError, BufferError) as e:
+        raise ValueError(f"space {space}: {e}") from None
+    if (kind_of(&new) != s.kind or <uintptr_t>new.buf % s.element_bytes or self.running
+            or not holds(s, new.len // s.element_bytes)):
+        try:
+            check_idle(self)
+            refuse(space, s, &new)
+        finally:
+            PyBuffer_Release(&new)
+    old = self.view[space]
+    self.view[space] = new
+    self.base[space] = new.buf
+    PyBuffer_Release(&old)  # last: it may run other code
+    return 0
+
+
+cdef int let_go(Binding self, int space) except -1:
+    cdef Py_buffer old
+    check_space(self, space)
+    check_idle(self)
+    old = self.view[space]
+    memset(&self.view[space], 0, sizeof(Py_buffer))
+    self.base[space] = NULL
+    PyBuffer_Release(&old)
+    return 0
 
 
 cdef int provide_threads(Binding self, int threads) except -1:

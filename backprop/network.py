@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from . import init
+from . import _core, init
 from .arrays import check_array
 from .autodiff import gradients
 from .errors import ShapeError
@@ -437,7 +437,7 @@ class Network:
         """Outputs for `X`; with ``training=True`` those that training would see: dropout is drawn anew, and layers that normalise
         over the batch take all rows of `X` for one batch. Nothing is written: buffers stay as they are."""
         if not training and self._again is not None:
-            result = self._again.predict(X)
+            result = self._again(X)
             if result is not None:
                 return result
         arrays = self.check_inputs(X)
@@ -464,8 +464,17 @@ class Network:
             self._status(binding.run(rows, 0, -1, self.seed or 0, self._draw, start, False, 0))
         self._release(key, plan, binding)
         if self._again is None and not training and chunk == _CHUNK and nodes is self._outputs:
-            self._again = _Again.of(self, key, plan)
+            self._again = self._short(key, plan)
         return results[0] if len(results) == 1 else results
+
+    def _short(self, key, plan):
+        """The short way for predictions of rows that need no conversion, or None for networks that have none. A control loop asks for
+        one row at a time, and the checks of arrays of every kind would take longer than a small network."""
+        if len(self._inputs) + len(self._outputs) != 2 or self._id_ranges or plan.scalars or self._inputs[0] not in plan.inputs:
+            return None
+        x, = self._inputs
+        return _core.Forward(self._free[key], plan.spaces[f"input {plan.inputs.index(x)}"], plan.spaces["output 0"], x.shape[1:],
+                             self._outputs[0].shape[1:], np.ndarray, np.empty, np.dtype(self._outputs[0].dtype), self.seed or 0)
 
     def _release(self, key, plan, binding):
         for i, s in enumerate(plan.inputs):
@@ -578,40 +587,6 @@ class Network:
         while self._pending:
             key, plan, binding, *_ = self._pending.pop()
             self._release(key, plan, binding)
-
-
-class _Again:
-    """A prediction like the first: rows of the network's dtype, which need no conversion. A control loop asks for one row at a time,
-    and the checks of arrays of every kind would take longer than the network."""
-
-    __slots__ = ("free", "dtype", "width", "source", "target", "shape", "seed")
-
-    @classmethod
-    def of(cls, net, key, plan):
-        x, = net._inputs if len(net._inputs) == 1 else (None,)
-        if x is None or x in net._id_ranges or x.dtype != net.dtype or len(net._outputs) != 1 or plan.scalars or x not in plan.inputs:
-            return None
-        self = cls()
-        self.free, self.dtype, self.width = net._free[key], np.dtype(net.dtype), x.shape[1:]
-        self.source, self.target = plan.spaces[f"input {plan.inputs.index(x)}"], plan.spaces["output 0"]
-        self.shape, self.seed = net._outputs[0].shape[1:], net.seed or 0
-        return self
-
-    def predict(self, x):
-        """The outputs, or None where this prediction is not like the last, or an array does not pass."""
-        if type(x) is not np.ndarray or x.dtype is not self.dtype or x.shape[1:] != self.width:
-            return None
-        n = len(x)
-        if not 0 < n <= _CHUNK:
-            return None
-        try:
-            binding = self.free.pop()
-        except IndexError:  # all are at work in other threads
-            return None
-        result = np.empty((n, *self.shape), self.dtype)
-        done = binding.through(self.source, x, self.target, result, n, self.seed)
-        self.free.append(binding)
-        return result if done else None
 
 
 class Sequential(Network):
