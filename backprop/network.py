@@ -169,7 +169,7 @@ class Network:
         taken = tables(self._outputs, [self._sources[p] for p in self._parameters])
         self._tables = {p for p in self._parameters if self._sources[p] in taken}  # their gradients are sparse
         self._gradient_offsets, self._gradient_size = _places([p for p in self._parameters if p not in self._tables])
-        self._gradients, self._row_gradients = None, {}
+        self._gradients, self._gradient_views, self._row_gradients = None, None, {}
         self._id_ranges = self._find_id_ranges()
         self._initialize()
 
@@ -276,7 +276,11 @@ class Network:
     @property
     def gradients(self):
         """The gradients of the last backward passes: views of `flat_gradients`, and a `RowGradient` for each table."""
-        views = self._views(self.flat_gradients, self._gradient_offsets)
+        if self._gradient_views is None:
+            self._gradient_views = self._views(self.flat_gradients, self._gradient_offsets)
+        views = self._gradient_views
+        if not self._tables:
+            return views
         return Views({name: views[name] if name in views else self._row_gradient(p)
                       for p, name in self._names.items() if p not in self._buffer_offsets})
 

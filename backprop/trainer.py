@@ -45,15 +45,15 @@ def _check_some(name, weights, weighted):
 
 
 class _Repeat:
-    """A step like the one before: arrays of the same shapes and dtypes, inputs that need no conversion. What is left to check is
-    done on the way in, so that a small network's step is not mostly checks."""
+    """A step, or a call for gradients, like the one before: arrays of the same shapes and dtypes, inputs that need no conversion. What
+    is left to check is done on the way in, so that a small network's step is not mostly checks."""
 
     __slots__ = ("x", "y", "held", "switched", "labels", "check", "checked", "spaces", "classes", "rows", "ids", "limit")
 
     @classmethod
-    def of(cls, trainer, x, y):
+    def of(cls, trainer, mode, x, y):
         net = trainer.net
-        if trainer.accumulate > 1:
+        if mode == "step" and trainer.accumulate > 1:
             return None
         words = net._inputs[0].dtype == "int32"
         low, limit, _ = net._id_ranges.get(net._inputs[0], (-1, 0, None))
@@ -70,7 +70,9 @@ class _Repeat:
             a = self.check(y)
             self.checked, labels = (a.shape, a.dtype), a.dtype == np.int32
         self.x, self.y, self.rows, self.switched = (x.shape, x.dtype), (y.shape, y.dtype), len(x), Layer._switched
-        self.held = trainer._prepare("step", len(x), (labels,), False)
+        self.held = trainer._prepare(mode, len(x), (labels,), False)
+        if mode == "gradients" and not self.held[0].whole:
+            return None
         self.classes = output.shape[-1]
         self.ids, self.limit = np.empty(x.shape, dtype=np.int32) if words else None, limit
         self.spaces = {i: space for space, i in self.held[0].feeds}
@@ -201,7 +203,7 @@ class Trainer:
         self.history = History()
         self.stop_training, self.feed = False, None
         self._plans: dict = {}
-        self._fast = None
+        self._fast: dict = {}
         self._state = None
         self._assigned: dict = {}  # the optimiser of each parameter, by name, and the different ones of them
         self._optimizers: list = []
@@ -310,7 +312,7 @@ class Trainer:
             plan = lower([total, *(t for s in sums.values() for t in s.parts())], net.dtype, assigns=assigns,
                          storage=self._storage(**storage), checks=[total, *checks], late=late,
                          capacity=capacity, fuse=self.fuse, products=self.products)
-            plan.tables = list(sums)
+            plan.tables, plan.whole = list(sums), not net._tables and len(trainable) == len(net._parameters)
         plan.feeds = [(plan.spaces[f"input {plan.inputs.index(s)}"], i) for i, s in enumerate(feeds) if s in plan.inputs]
         return plan
 
@@ -417,20 +419,30 @@ class Trainer:
         return arrays, tuple(v.dtype == np.int32 for v in ys)
 
     def _run(self, mode, x, y, sample_weight):
+        """The loss of a step, or of a call for gradients."""
+        fast = self._fast.get(mode)
+        if fast is not None and sample_weight is None and fast.takes(x, y):
+            return self._run_held(fast.held, fast.rows, int(mode == "step"))
         arrays, labels = self._check(x, y, sample_weight, ("x", "y", "sample_weight"))
-        n = arrays[0].shape[0]
-        if mode == "step":
-            return self._step(arrays, slice(None), n, labels, sample_weight is not None)
-        held = self._prepare(mode, n, labels, sample_weight is not None)
+        run = self._step if mode == "step" else self._gradients
+        loss = run(arrays, slice(None), arrays[0].shape[0], labels, sample_weight is not None)
+        self._fast[mode] = _Repeat.of(self, mode, x, y) if sample_weight is None else None
+        return loss
+
+    def _gradients(self, arrays, rows, n, labels, weighted):
+        """The loss on `n` rows of checked arrays, whose gradients are left in the network."""
+        net = self.net
+        held = self._prepare("gradients", n, labels, weighted)
         plan, binding, _, _ = held
         for space, i in plan.feeds:
-            binding.set(space, arrays[i])
-        self.net.clear_gradients()  # those of layers that are not trained stay so
+            binding.set(space, arrays[i][rows])
+        if not plan.whole:
+            net.clear_gradients()  # those of layers that are not trained stay so
         parts = [np.empty([n if d == BATCH else d for d in t.shape], t.dtype) for t in plan.outputs[1:]]
         for i, a in enumerate(parts, 1):
             binding.set(plan.spaces[f"output {i}"], a)
         loss = self._run_held(held, n, 0)
-        self.net._row_gradients = {p: RowGradient.picked(*parts[3 * i:3 * i + 3], p.shape) for i, p in enumerate(plan.tables)}
+        net._row_gradients = {p: RowGradient.picked(*parts[3 * i:3 * i + 3], p.shape) for i, p in enumerate(plan.tables)}
         return loss
 
     def _step(self, arrays, rows, n, labels, weighted):
@@ -496,12 +508,7 @@ class Trainer:
             The loss is NaN or infinite; nothing was changed.
         """
         with self._guard:
-            fast = self._fast
-            if fast is not None and sample_weight is None and fast.takes(x, y):
-                return self._run_held(fast.held, fast.rows, 1)
-            loss = self._run("step", x, y, sample_weight)
-            self._fast = _Repeat.of(self, x, y) if sample_weight is None else None
-            return loss
+            return self._run("step", x, y, sample_weight)
 
     def loss_and_gradients(self, x, y, sample_weight=None):
         """The mean loss and its gradients, with the penalties and before any clipping; nothing is updated.
@@ -588,7 +595,7 @@ class Trainer:
                 raise RuntimeError("averaged() is not to be nested")
             flat, average = self.net.flat_parameters, self._average()
             kept = flat.copy()
-            self._fast, self._swapped = None, True
+            self._fast, self._swapped = {}, True
             try:
                 flat[...] = average
                 yield self
@@ -809,7 +816,7 @@ class Trainer:
                 self.t += made
             except BaseException:  # a signal's may come between any two lines: the binding's own arrays may not be back
                 self.t = before + binding.done
-                self._plans, self._fast = {}, None
+                self._plans, self._fast = {}, {}
                 raise
             done += made
             ahead = min(4096, max(1, int(2 * _SEGMENT * made / max(time.perf_counter() - clock, 1e-6))))
@@ -841,13 +848,13 @@ class Trainer:
     def _drawn(self, batches, run):
         """What `_single_steps` takes, from batches; no arrays where they are in place already."""
         for i, x, y, w in batches:
-            fast = self._fast
+            fast = self._fast.get("step")
             if fast is not None and w is None and not run.each_batch and fast.takes(x, y):
                 yield None, None, fast.rows, None, None
                 continue
             arrays, labels = self._check_batch(i, x, y, w)
             yield arrays, slice(None), arrays[0].shape[0], labels, w is not None
-            self._fast = _Repeat.of(self, x, y) if w is None else None
+            self._fast["step"] = _Repeat.of(self, "step", x, y) if w is None else None
 
     def _single_steps(self, drawn, steps, run):
         """Steps that come back to Python, each of (arrays, rows of them, how many, which targets are labels, weighted or not)."""
@@ -860,7 +867,7 @@ class Trainer:
             if run.each_batch:
                 self.feed = (arrays, rows)
                 run("on_batch_begin", self, epoch=self.epoch + 1, batch=len(sizes))
-            loss = self._run_held(self._fast.held, n, 1) if arrays is None else self._step(arrays, rows, n, labels, weighted)
+            loss = self._run_held(self._fast["step"].held, n, 1) if arrays is None else self._step(arrays, rows, n, labels, weighted)
             step_losses.append(loss)
             sizes.append(n)
             if run.each_batch:
