@@ -324,20 +324,35 @@ def narrow_labels(labels, out, int64_t classes):
         Where the first label below 0 or not below `classes` stands (`out` is then of no use), or -1.
     """
     cdef _Array a = _Array(labels, "labels", b"qi", False, 1), b = _Array(out, "out", b"i", True, 1)
-    cdef int64_t n = a.extent(0), i, v, bad = -1
-    if b.extent(0) != n or not a.contiguous_from(0) or not b.contiguous_from(0):
+    if b.extent(0) != a.extent(0) or not a.contiguous_from(0) or not b.contiguous_from(0):
         raise ValueError("labels, out: expected contiguous arrays of one length")
-    cdef bint wide = a.kind == 113  # 'q'
-    cdef const int64_t *q = <const int64_t *>a.view.buf
-    cdef const int32_t *d = <const int32_t *>a.view.buf
-    cdef int32_t *o = <int32_t *>b.view.buf
+    return narrow(&a.view, <int32_t *>b.view.buf, a.extent(0), classes)
+
+
+cdef int64_t narrow(const Py_buffer *labels, int32_t *out, int64_t n, int64_t classes) noexcept:
+    cdef bint wide = kind_of(labels) == 113  # 'q'
+    cdef const int64_t *q = <const int64_t *>labels.buf
+    cdef const int32_t *d = <const int32_t *>labels.buf
+    cdef int64_t i, v
     for i in range(n):
         v = q[i] if wide else d[i]
         if v < 0 or v >= classes:
-            bad = i
-            break
-        o[i] = <int32_t>v
-    return bad
+            return i
+        out[i] = <int32_t>v
+    return -1
+
+
+def fill(array, list names not None, dict values not None):
+    """``array[i] = values[names[i]]`` for all names; `array` is a contiguous buffer of float32 or float64."""
+    cdef _Array a = _Array(array, "array", b"fd", True, 1)
+    cdef Py_ssize_t i
+    if a.extent(0) < len(names) or not a.contiguous_from(0):
+        raise ValueError(f"array: expected a contiguous array of at least {len(names)}")
+    for i in range(len(names)):
+        if a.kind == 102:  # 'f'
+            (<float *>a.view.buf)[i] = <float><double>values[names[i]]
+        else:
+            (<double *>a.view.buf)[i] = values[names[i]]
 
 
 # ------------------------------------------------------------------ random numbers
@@ -710,6 +725,87 @@ cdef class Binding:
         return memoryview(arena)
 
 
+cdef bint same_shape(const Py_buffer *view, tuple shape) except -1:
+    """Whether a C-contiguous view has this shape."""
+    cdef int i
+    if view.ndim != len(shape):
+        return False
+    for i in range(view.ndim):
+        if view.shape[i] != <int64_t>shape[i]:
+            return False
+    return True
+
+
+cdef class Feeds:
+    """Arrays like those of the run before, put into their spaces without a conversion.
+
+    A call puts one array for each space, and is False where one of them does not fit as it lies: of another type, shape or dtype, not
+    contiguous, or a label out of range. The binding is then to be given all of them in another way.
+
+    Parameters
+    ----------
+    binding : Binding
+    array_type : type
+    spaces : tuple of int
+        -1: the program has no use for this array, which is checked all the same.
+    shapes : tuple of tuple of int
+    labels : tuple
+        For each array None, or what integers of either size are copied to: a contiguous array of int32 of that shape.
+    limits : tuple of int
+        What labels must be below.
+    """
+    cdef Binding binding
+    cdef object array_type
+    cdef tuple spaces, shapes, labels, limits
+
+    def __init__(self, Binding binding not None, array_type, tuple spaces not None, tuple shapes not None, tuple labels not None,
+                 tuple limits not None):
+        if not len(spaces) == len(shapes) == len(labels) == len(limits):
+            raise ValueError("spaces, shapes, labels, limits: expected equally many")
+        for i in range(len(spaces)):
+            if labels[i] is not None and tuple(labels[i].shape) != shapes[i]:
+                raise ValueError(f"labels[{i}]: expected the shape {shapes[i]}")
+        self.binding, self.array_type, self.spaces, self.shapes = binding, array_type, spaces, shapes
+        self.labels, self.limits = labels, limits
+
+    def __call__(self, *arrays):
+        cdef int i
+        if len(arrays) != len(self.spaces):
+            raise ValueError(f"expected {len(self.spaces)} arrays")
+        for i in range(len(self.spaces)):
+            if type(arrays[i]) is not self.array_type or not self.put(i, arrays[i]):
+                return False
+        return True
+
+    cdef bint put(self, int i, array) except -1:
+        cdef int space = self.spaces[i]
+        cdef Py_buffer view
+        cdef _Array out
+        cdef bint fits
+        if self.labels[i] is None and space >= 0:
+            try:
+                place(self.binding, space, array)
+            except (ValueError, TypeError):
+                return False
+            return same_shape(&self.binding.view[space], self.shapes[i])
+        try:
+            PyObject_GetBuffer(array, &view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
+        except (ValueError, BufferError):
+            return False
+        try:
+            fits = same_shape(&view, self.shapes[i]) and <uintptr_t>view.buf % view.itemsize == 0
+            if fits and self.labels[i] is not None:
+                fits = kind_of(&view) in b"qi"
+                if fits:
+                    out = _Array(self.labels[i], "labels", b"i", True)
+                    fits = narrow(&view, <int32_t *>out.view.buf, view.len // view.itemsize, self.limits[i]) < 0
+        finally:
+            PyBuffer_Release(&view)
+        if fits and space >= 0:
+            place(self.binding, space, self.labels[i])
+        return fits
+
+
 cdef class Forward:
     """Runs of one program with one input and one output, on a short way: arrays that need no conversion, and no more than a run's rows.
 
@@ -744,7 +840,6 @@ cdef class Forward:
         cdef bp_run_result status
         cdef Binding b
         cdef Py_buffer *view
-        cdef int i, n_dims = len(self.shape) + 1
         if type(array) is not self.array_type:
             return None
         try:
@@ -757,11 +852,7 @@ cdef class Forward:
             self.bindings.append(b)
             return None
         view = &b.view[self.input]
-        fits = view.ndim == n_dims and 0 < view.shape[0] <= b.program.capacity
-        if fits:
-            for i in range(1, n_dims):
-                if view.shape[i] != <int64_t>self.shape[i - 1]:
-                    fits = False
+        fits = view.ndim > 0 and 0 < view.shape[0] <= b.program.capacity and same_shape(view, (view.shape[0], *self.shape))
         if fits:
             result = self.empty((view.shape[0], *self.result_shape), self.dtype)
             place(b, self.output, result)

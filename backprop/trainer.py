@@ -48,67 +48,45 @@ class _Repeat:
     """A step, or a call for gradients, like the one before: arrays of the same shapes and dtypes, inputs that need no conversion. What
     is left to check is done on the way in, so that a small network's step is not mostly checks."""
 
-    __slots__ = ("x", "y", "held", "switched", "labels", "check", "checked", "spaces", "classes", "rows", "ids", "limit")
+    __slots__ = ("held", "rows", "switched", "check", "put")
 
     @classmethod
     def of(cls, trainer, mode, x, y):
         net = trainer.net
-        if mode == "step" and trainer.accumulate > 1:
+        if (mode == "step" and trainer.accumulate > 1 or len(net._inputs) + len(net._outputs) != 2
+                or not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray)):
             return None
-        words = net._inputs[0].dtype == "int32"
-        low, limit, _ = net._id_ranges.get(net._inputs[0], (-1, 0, None))
-        if not (type(x) is np.ndarray and type(y) is np.ndarray and x.flags.c_contiguous
-                and (x.dtype in (np.int64, np.int32) and low == 0 if words else x.dtype == net.dtype)
-                and len(net._inputs) == len(net._outputs) == 1):
+        inputs, loss, output = net._inputs[0], trainer.losses[0], net._outputs[0]
+        low, limit, _ = net._id_ranges.get(inputs, (-1, 0, None))
+        words = inputs.dtype == "int32"
+        if words and low != 0:
             return None
         self = cls()
-        loss, output = trainer.losses[0], net._outputs[0]
-        if type(loss) is losses.CrossEntropy and y.ndim == 1 and y.dtype in (np.int64, np.int32) and y.flags.c_contiguous:
-            self.check, self.labels, labels = None, np.empty(y.shape, dtype=np.int32), True
+        if type(loss) is losses.CrossEntropy and y.ndim == 1 and y.dtype in (np.int64, np.int32):
+            self.check, targets, labels = None, y, np.empty(y.shape, dtype=np.int32)
         else:
-            self.check, self.labels = partial(loss.check, "y", output_shape=output.shape, dtype=net.dtype), None
-            a = self.check(y)
-            self.checked, labels = (a.shape, a.dtype), a.dtype == np.int32
-        self.x, self.y, self.rows, self.switched = (x.shape, x.dtype), (y.shape, y.dtype), len(x), Layer._switched
-        self.held = trainer._prepare(mode, len(x), (labels,), False)
-        if mode == "gradients" and not self.held[0].whole:
+            self.check, labels = partial(loss.check, "y", output_shape=output.shape, dtype=net.dtype), None
+            targets = self.check(y)
+        self.held = trainer._prepare(mode, len(x), (labels is not None or targets.dtype == np.int32,), False)
+        plan, binding = self.held[:2]
+        if mode == "gradients" and not plan.whole:
             return None
-        self.classes = output.shape[-1]
-        self.ids, self.limit = np.empty(x.shape, dtype=np.int32) if words else None, limit
-        self.spaces = {i: space for space, i in self.held[0].feeds}
+        spaces = {i: space for space, i in plan.feeds}
+        self.put = _core.Feeds(binding, np.ndarray, (spaces.get(0, -1), spaces.get(1, -1)), (x.shape, targets.shape),
+                               (np.empty(x.shape, np.int32) if words else None, labels), (limit, output.shape[-1]))
+        self.rows, self.switched = len(x), Layer._switched
         return self
 
     def takes(self, x, y):
         """Put `x` and `y` in place; False where this step is not like the last, or an array does not pass."""
-        if (type(x) is not np.ndarray or type(y) is not np.ndarray or (x.shape, x.dtype) != self.x or (y.shape, y.dtype) != self.y
-                or Layer._switched != self.switched):
+        if Layer._switched != self.switched:
             return False
-        if self.check is None:
+        if self.check is not None:
             try:
-                if _core.narrow_labels(y, self.labels, self.classes) >= 0:
-                    return False
-            except ValueError:  # not contiguous, or not aligned
-                return False
-            targets = self.labels
-        else:
-            try:
-                targets = self.check(y)
+                y = self.check(y)
             except (ValueError, TypeError):
                 return False
-            if (targets.shape, targets.dtype) != self.checked:
-                return False
-        if self.ids is not None:
-            if _core.narrow_labels(x.reshape(-1), self.ids.reshape(-1), self.limit) >= 0:
-                return False
-            x = self.ids
-        binding = self.held[1]
-        try:
-            binding.set(self.spaces[0], x)
-        except ValueError:
-            return False
-        if 1 in self.spaces:  # a loss may have no use for its targets
-            binding.set(self.spaces[1], targets)
-        return True
+        return self.put(x, y)
 
 
 class Trainer:
@@ -460,9 +438,9 @@ class Trainer:
         also if a signal's exception is raised then. `row0` is the row of the batch that the first of them is, `more` are scalars."""
         plan, binding, numbers, out = held
         if plan.scalars:
-            values = self._numbers(self.t + 1, self.epoch, n)
+            values = self._numbers(self.t + 1, self.epoch, n) if updates else {"rows": n}
             values.update(more)
-            numbers[:] = [values[k] for k in plan.scalars]
+            _core.fill(numbers, plan.scalars, values)
         before, binding.done = self.t, 0
         try:
             status, _, value, limit = binding.run(n, 0, -1, self.seed, before, row0, True, 0)
