@@ -149,6 +149,7 @@ class _Emitter:
         self.instructions: list[list[int]] = []
         self.lines: list[str] = []
         self.names: dict[Tensor, str] = {}
+        self.unnamed = 0  # values that have had to be given a name
         self.randoms: dict[object, int] = {}
         self.place: dict[Tensor, tuple[str, int]] = {}
         self.part: dict[Group, int] = {}  # where the parts of a sum over row blocks lie
@@ -513,7 +514,8 @@ class _Emitter:
     def _name(self, t):
         t = root(t)
         if t not in self.names:
-            self.names[t] = f"t{sum(1 for k in self.names if k.op.kind != 'source')}"
+            self.names[t] = f"t{self.unnamed}"
+            self.unnamed += 1
         return self.names[t]
 
     def _result(self, t):
