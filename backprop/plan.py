@@ -7,6 +7,7 @@ describes, and keeps a description that a person can read.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -47,6 +48,7 @@ def root(t: Tensor) -> Tensor:
     return t
 
 
+@lru_cache(4096)
 def operand_kind(operand, shape, rows, cols):
     """How an operand of shape `operand` lies under an elementwise node of `shape` over the region [rows, cols], or None."""
     if dim_size(operand) == dim_size(shape):
