@@ -254,7 +254,7 @@ cdef str format_of(const Py_buffer *view):
 
 
 cdef class _Array:
-    """A buffer that is held for one call: `kinds` are the letters of kind_of() that it may have."""
+    """A buffer that is held for as long as this lives: `kinds` are the letters of kind_of() that it may have."""
     cdef Py_buffer view
     cdef str name
     cdef int ndim
@@ -342,17 +342,29 @@ cdef int64_t narrow(const Py_buffer *labels, int32_t *out, int64_t n, int64_t cl
     return -1
 
 
-def fill(array, list names not None, dict values not None):
-    """``array[i] = values[names[i]]`` for all names; `array` is a contiguous buffer of float32 or float64."""
-    cdef _Array a = _Array(array, "array", b"fd", True, 1)
-    cdef Py_ssize_t i
-    if a.extent(0) < len(names) or not a.contiguous_from(0):
-        raise ValueError(f"array: expected a contiguous array of at least {len(names)}")
-    for i in range(len(names)):
-        if a.kind == 102:  # 'f'
-            (<float *>a.view.buf)[i] = <float><double>values[names[i]]
-        else:
-            (<double *>a.view.buf)[i] = values[names[i]]
+cdef class Numbers:
+    """Writes numbers by name: a call does ``array[i] = values[names[i]]`` for all names.
+
+    Parameters
+    ----------
+    array : contiguous buffer of float32 or float64, of one dimension, held from now on
+    names : list of str
+    """
+    cdef _Array array
+    cdef list names
+
+    def __init__(self, array, list names not None):
+        self.array, self.names = _Array(array, "array", b"fd", True, 1), names
+        if self.array.extent(0) < len(names) or not self.array.contiguous_from(0):
+            raise ValueError(f"array: expected a contiguous array of at least {len(names)}")
+
+    def __call__(self, dict values not None):
+        cdef Py_ssize_t i
+        for i in range(len(self.names)):
+            if self.array.kind == 102:  # 'f'
+                (<float *>self.array.view.buf)[i] = <float><double>values[self.names[i]]
+            else:
+                (<double *>self.array.view.buf)[i] = values[self.names[i]]
 
 
 # ------------------------------------------------------------------ random numbers
@@ -757,14 +769,18 @@ cdef class Feeds:
     cdef Binding binding
     cdef object array_type
     cdef tuple spaces, shapes, labels, limits
+    cdef list copies  # the buffers of `labels`
 
     def __init__(self, Binding binding not None, array_type, tuple spaces not None, tuple shapes not None, tuple labels not None,
                  tuple limits not None):
         if not len(spaces) == len(shapes) == len(labels) == len(limits):
             raise ValueError("spaces, shapes, labels, limits: expected equally many")
+        self.copies = []
         for i in range(len(spaces)):
-            if labels[i] is not None and tuple(labels[i].shape) != shapes[i]:
-                raise ValueError(f"labels[{i}]: expected the shape {shapes[i]}")
+            copy = None if labels[i] is None else _Array(labels[i], f"labels[{i}]", b"i", True)
+            if copy is not None and (not (<_Array>copy).contiguous_from(0) or not same_shape(&(<_Array>copy).view, shapes[i])):
+                raise ValueError(f"labels[{i}]: expected a contiguous array of the shape {shapes[i]}")
+            self.copies.append(copy)
         self.binding, self.array_type, self.spaces, self.shapes = binding, array_type, spaces, shapes
         self.labels, self.limits = labels, limits
 
@@ -780,9 +796,10 @@ cdef class Feeds:
     cdef bint put(self, int i, array) except -1:
         cdef int space = self.spaces[i]
         cdef Py_buffer view
-        cdef _Array out
+        cdef _Array copy = self.copies[i]
+        cdef char kind
         cdef bint fits
-        if self.labels[i] is None and space >= 0:
+        if copy is None and space >= 0:
             try:
                 place(self.binding, space, array)
             except (ValueError, TypeError):
@@ -794,14 +811,13 @@ cdef class Feeds:
             return False
         try:
             fits = same_shape(&view, self.shapes[i]) and <uintptr_t>view.buf % view.itemsize == 0
-            if fits and self.labels[i] is not None:
-                fits = kind_of(&view) in b"qi"
-                if fits:
-                    out = _Array(self.labels[i], "labels", b"i", True)
-                    fits = narrow(&view, <int32_t *>out.view.buf, view.len // view.itemsize, self.limits[i]) < 0
+            if fits and copy is not None:
+                kind = kind_of(&view)
+                fits = ((kind == 113 or kind == 105)  # 'q', 'i'
+                        and narrow(&view, <int32_t *>copy.view.buf, view.len // view.itemsize, self.limits[i]) < 0)
         finally:
             PyBuffer_Release(&view)
-        if fits and space >= 0:
+        if fits and copy is not None and space >= 0:
             place(self.binding, space, self.labels[i])
         return fits
 

@@ -336,6 +336,7 @@ class Trainer:
             numbers = np.zeros(max(len(plan.scalars), 1), dtype=net.dtype)
             if plan.scalars:
                 binding.set(plan.spaces["scalars"], numbers)
+                plan.numbers = _core.Numbers(numbers, plan.scalars)
             out = np.zeros((), dtype=net.dtype)  # the loss; "apply" has none, nor has "update" without penalties
             if mode in ("step", "gradients", "micro", "update") and plan.outputs:
                 binding.set(plan.spaces["output 0"], out)
@@ -440,7 +441,7 @@ class Trainer:
         if plan.scalars:
             values = self._numbers(self.t + 1, self.epoch, n) if updates else {"rows": n}
             values.update(more)
-            _core.fill(numbers, plan.scalars, values)
+            plan.numbers(values)
         before, binding.done = self.t, 0
         try:
             status, _, value, limit = binding.run(n, 0, -1, self.seed, before, row0, True, 0)
