@@ -88,6 +88,7 @@ cdef extern from "backprop.h" nogil:
     int bp_threads_default(const char **why)
     int bp_threads_get()
     int bp_threads_set(int n)
+    int bp_share_always(int on)
 
     ctypedef struct bp_context
     ctypedef struct bp_call_array:
@@ -210,6 +211,11 @@ def threads_set(int n):
     if n < 1:
         raise ValueError(f"threads: at least 1, got {n}")
     return bp_threads_set(n)
+
+
+def share_always(bint on):
+    """Has every instruction shared among the threads, whatever that is worth (for the tests), or not; returns the old setting."""
+    return bool(bp_share_always(on))
 
 
 def threads_default():

@@ -66,10 +66,18 @@ def grid(threads, seconds):
 
 
 def loop(threads, rounds=2_000_000):
-    """Seconds of the loop of multiply-adds, the same work in each of `threads` threads."""
+    """Seconds of the loop of multiply-adds, the same work in each of `threads` threads, each on a processor of its own: new threads
+    may share one for some milliseconds, until the system spreads them."""
     from backprop import _core
 
-    workers = [threading.Thread(target=_core.kernel_fma_peak, args=(_core.isa_current(), 32, rounds)) for _ in range(threads)]
+    places = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+
+    def work(i):
+        if len(places) >= threads > 1:
+            os.sched_setaffinity(0, {places[i]})  # of this thread alone
+        _core.kernel_fma_peak(_core.isa_current(), 32, rounds)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
     start = time.perf_counter()
     for worker in workers:
         worker.start()

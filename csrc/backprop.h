@@ -56,6 +56,9 @@ typedef void (*bp_task_fn)(void *arg, int64_t task, int thread);
 int bp_threads_default(const char **why);  /* from BACKPROP_NUM_THREADS, OMP_NUM_THREADS, affinity, cgroup quota */
 int bp_threads_get(void);
 int bp_threads_set(int n);                 /* returns the old number; n >= 1 */
+int bp_threads_awake(int threads);         /* of so many how many would come at once, the caller included */
+int bp_threads_crowded(void);              /* whether other processes have lately had the processors that jobs were to run on */
+void bp_threads_rouse(int threads);        /* work for so many is about to come: sleepers wake up, and wait for it */
 /* Runs fn(arg, task, thread) for every task in [0, tasks), on at most `threads` threads (the caller is thread 0), and
  * returns when all are done. The pool knows no mathematics: which thread takes a task must not change a result.
  * A caller that finds the pool busy, or is itself inside a task, runs all tasks alone. Workers run with the caller's
@@ -154,6 +157,7 @@ size_t bp_program_context_bytes(const bp_program *, int threads);
 bp_context *bp_context_new(const bp_program *, int threads);   /* one allocation, 64-byte aligned; NULL: out of memory */
 void bp_context_free(bp_context *);
 void *bp_context_arena(bp_context *, size_t *bytes);           /* for tests and for reading kept activations */
+int bp_share_always(int on);               /* for tests: share every instruction, whatever it is worth; returns the old */
 bp_run_result bp_run(const bp_program *, bp_context *, const bp_run_args *);
 
 /* Many steps in one call: step s runs rows order[start + s*batch ...] of the data. */

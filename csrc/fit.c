@@ -56,7 +56,7 @@ static int feed_step(bp_context *x, const bp_fit_args *fit, int64_t start, int64
         const double ns = (double)rows * (5 + 0.1 * (double)f->row_bytes);
         x->bases[f->space] = g.to;
         x->unclocked_ns += ns;
-        bp_share(&j, gather_rows, bp_threads_for(ns, x->args.threads), 8);
+        bp_share(&j, gather_rows, bp_threads_between(x, ns), 8);
     }
     return 1;
 }

@@ -22,7 +22,12 @@
  * All four accesses are sequentially consistent. In their single order either the sleeper's look comes after the waker's
  * "make ready", and it does not sleep; or it comes before, then so does its flag = 1, which the waker sees; the
  * waker gets the lock only once the sleeper has released it by waiting, so that its signal arrives. For workers, "ready" is an
- * open gate that they may join; for the owner, active == 0. */
+ * open gate that they may join; for the owner, active == 0.
+ *
+ * Crowds. Where another process wants the processors too, sharing small jobs makes them slower: a worker that has a task but not its
+ * processor keeps the owner waiting for a slice of the scheduler's, milliseconds for a job of microseconds; one that is put on the
+ * owner's processor takes that. So a worker that finds itself there sleeps again, and job or no job; and either case is remembered:
+ * bp_threads_crowded() says yes for a while, which doubles each time that it is so again soon after. */
 #define _GNU_SOURCE
 #include "backprop.h"
 
@@ -37,6 +42,7 @@
 #include <unistd.h>
 
 enum { MAX_THREADS = 256, SPIN_NANOSECONDS = 60000, LINE = 128 };   /* 128: two lines, they are fetched in pairs */
+enum { LATE_NANOSECONDS = 100000, LEAST_REST = 10000000, MOST_REST = 640000000 }; /* rest: how long a crowd is remembered */
 
 typedef struct {                     /* where one thread sleeps */
     pthread_mutex_t lock;
@@ -60,13 +66,15 @@ static struct {
     _Alignas(LINE) atomic_ullong gate;
     _Alignas(LINE) atomic_int busy;
     bed owner;
+    atomic_llong rest, rest_until;   /* the last one in ns, its end on the clock (0: there was none) */
+    atomic_int owner_cpu;            /* where the last caller ran, + 1 */
     /* the job: written by the owner of `busy` while the gate is closed */
     bp_task_fn fn;                   /* NULL: leave for good */
     void *arg;
     int threads;
     uint64_t fp_state;
-    /* only touched by the owner of `busy` */
-    int started;                     /* workers 1 .. started exist */
+    /* only written by the owner of `busy` */
+    atomic_int started;              /* workers 1 .. started exist */
     int most;                        /* no more workers can be had: the system has refused */
     range ranges[MAX_THREADS];
     worker workers[MAX_THREADS];
@@ -91,6 +99,31 @@ static int64_t nanoseconds(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static int this_cpu(void)            /* + 1; 0: not known */
+{
+#if defined(__linux__)
+    return sched_getcpu() + 1;
+#else
+    return 0;
+#endif
+}
+
+static void remember_crowd(int64_t now)
+{
+    const int64_t rest = atomic_load_explicit(&pool.rest, memory_order_relaxed);
+    const int64_t since = now - atomic_load_explicit(&pool.rest_until, memory_order_relaxed);
+    if (since < 0) return;           /* it is known */
+    const int64_t next = since > 2 * rest ? LEAST_REST : rest < MOST_REST ? 2 * rest : MOST_REST;
+    atomic_store_explicit(&pool.rest, next, memory_order_relaxed);
+    atomic_store_explicit(&pool.rest_until, now + next, memory_order_relaxed);
+}
+
+int bp_threads_crowded(void)
+{
+    const int64_t until = atomic_load_explicit(&pool.rest_until, memory_order_relaxed);
+    return until != 0 && nanoseconds() < until;
 }
 
 /* Spins until ready(arg), at most SPIN_NANOSECONDS; returns whether it is ready. */
@@ -170,11 +203,25 @@ static void run_tasks(int thread)
     }
 }
 
+static int in_the_way(void)
+{
+    const int cpu = atomic_load_explicit(&pool.owner_cpu, memory_order_relaxed);
+    return cpu != 0 && cpu == this_cpu();
+}
+
+static int joinable_or_in_the_way(void *arg) { return joinable(arg) || in_the_way(); }
+
 static void *worker_main(void *arg)
 {
     worker *w = arg;
     for (;;) {
-        while (!spin(joinable, w)) sleep_unless(joinable, w, &w->bed);
+        while (!spin(joinable_or_in_the_way, w)) sleep_unless(joinable, w, &w->bed);
+        if (in_the_way()) {
+            remember_crowd(nanoseconds());
+            w->generation = GATE_GENERATION(atomic_load(&pool.gate)); /* not this one, but the next */
+            sleep_unless(joinable, w, &w->bed);
+            continue;
+        }
         if (!join(w)) continue;                                     /* closed meanwhile */
         if (pool.fn == NULL) return NULL;
         bp_fp_leave(pool.fp_state);
@@ -218,8 +265,9 @@ static void start_workers(int wanted)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
-static void open_gate(int threads)
+static void open_gate(int threads, int cpu)
 {
+    atomic_store_explicit(&pool.owner_cpu, cpu, memory_order_relaxed);
     unsigned long long generation = GATE_GENERATION(atomic_load(&pool.gate)) + 1u;
     atomic_store(&pool.gate, (generation & 0xffffffff) << 32 | (unsigned long long)threads << 16);
     for (int w = 1; w < threads; w++) wake(&pool.workers[w].bed);
@@ -251,11 +299,30 @@ void bp_parallel(int threads, int64_t tasks, bp_task_fn fn, void *arg)
         begin += tasks / threads + (t < tasks % threads);
         r->end = begin;
     }
-    open_gate(threads);
+    const int64_t began = nanoseconds();
+    open_gate(threads, this_cpu());
     run_tasks(0);
+    const int64_t ended = nanoseconds();
     atomic_fetch_and(&pool.gate, ~(0xffffull << 16));
     while (!spin(nobody_active, NULL)) sleep_unless(nobody_active, NULL, &pool.owner);
+    const int64_t now = nanoseconds();
+    if (now - ended > ended - began + LATE_NANOSECONDS) remember_crowd(now);
     atomic_store(&pool.busy, 0);
+}
+
+/* A guess: a thread may wake up or fall asleep meanwhile, and no job depends on it. Threads that are not started yet begin awake. */
+int bp_threads_awake(int threads)
+{
+    if (pool.started < threads - 1) return threads;
+    int awake = 1;
+    for (int w = 1; w < threads; w++) awake += !atomic_load_explicit(&pool.workers[w].bed.asleep, memory_order_relaxed);
+    return awake;
+}
+
+void bp_threads_rouse(int threads)
+{
+    atomic_store_explicit(&pool.owner_cpu, this_cpu(), memory_order_relaxed);
+    for (int w = 1; w < threads && w <= pool.started; w++) wake(&pool.workers[w].bed);
 }
 
 /* At exit, or when the library is unloaded, idle workers leave and are joined. Where a job is under way (a daemon thread
@@ -264,7 +331,7 @@ __attribute__((destructor)) static void finish(void)
 {
     if (atomic_exchange(&pool.busy, 1) || pool.started == 0) return;
     pool.fn = NULL;
-    open_gate(pool.started + 1);
+    open_gate(pool.started + 1, 0);                                 /* nobody is in the way of this */
     for (int w = 1; w <= pool.started; w++) pthread_join(pool.workers[w].handle, NULL);
 }
 

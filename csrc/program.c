@@ -139,7 +139,7 @@ void *bp_context_arena(bp_context *x, size_t *bytes)
 
 static int64_t dim_now(const bp_context *x, int64_t dim) { return bp_dim_at(dim, x->args.rows); }
 
-/* Nanoseconds on one core, to a factor of two or three: enough to say whether a thread is worth waking. */
+/* Nanoseconds on one core, to a factor of two: enough to say whether a thread is worth waking. The constants are those of 8 lanes. */
 static double predict(const bp_context *x, const bp_instr *in)
 {
     const double map = in->map ? in->map->ns : 0;
@@ -178,36 +178,82 @@ static double predict(const bp_context *x, const bp_instr *in)
         ns = (double)(in->u.sum_blocks.m * in->u.sum_blocks.n) * (0.1 * (double)bp_row_blocks(x->args.rows) + map);
         break;
     }
-    return ns * x->p->real_bytes / 4;
+    return ns * 8 / x->k->lanes;
 }
 
-int bp_threads_for(double ns, int most)
+/* Nanoseconds that sharing an instruction costs beside waiting: numbers that another core wrote have to come over. A product's rows of
+ * A and C belong to the same thread in every instruction, B does not; in a product of A^T, a sum over the rows, nothing does. */
+static double sharing(const bp_context *x, const bp_instr *in)
 {
-    const double worth = 1 + ns / 25e3; /* waking a thread and waiting for it costs some microseconds */
+    if (in->op != BP_INSTR_MATMUL)
+        return 0;
+    const double m = (double)dim_now(x, in->u.matmul.m), n = (double)dim_now(x, in->u.matmul.n), k = (double)dim_now(x, in->u.matmul.k);
+    return 0.05 * x->p->real_bytes * (k * n + (in->u.matmul.trans_a ? m * k + m * n : 0));
+}
+
+/* What a thread costs, measured with bench/sweep.py: a job for one that is awake some microseconds, most of them for numbers that
+ * lie in the other core's cache; waking one as much again, and it comes tens of microseconds later. Hence a thread for each THREAD_NS
+ * that an instruction can save, where all such instructions of a run take TOGETHER_NS; all are then woken as the run begins, and an instruction
+ * of less than LATE_NS takes only those that are awake when it comes. */
+#define THREAD_NS 25e3
+#define TOGETHER_NS 150e3
+#define LATE_NS 60e3
+#define CROWDED_NS 5e6        /* where other processes are about, what is over in a slice or two of theirs is not shared */
+
+static atomic_int always;
+
+int bp_share_always(int on) { return atomic_exchange(&always, on); }
+
+static int threads_for(double ns, int most)
+{
+    if (atomic_load_explicit(&always, memory_order_relaxed)) return most;
+    const double worth = 1 + ns / THREAD_NS;
     return worth < most ? (int)worth : most;
+}
+
+static int threads_now(double ns, int threads)
+{
+    if (threads <= 1 || atomic_load_explicit(&always, memory_order_relaxed)) return threads;
+    if (ns < CROWDED_NS && bp_threads_crowded()) return 1;
+    return ns < LATE_NS ? bp_threads_awake(threads) : threads;
+}
+
+int bp_threads_between(const bp_context *x, double ns)
+{
+    return x->together || ns >= TOGETHER_NS ? threads_now(ns, threads_for(ns, x->args.threads)) : 1;
 }
 
 static void make_plan(bp_context *x)
 {
-    if (x->plan_rows == x->args.rows && x->plan_threads == x->args.threads)
+    const int forced = atomic_load_explicit(&always, memory_order_relaxed);
+    if (x->plan_rows == x->args.rows && x->plan_threads == x->args.threads && x->plan_forced == forced)
         return;
     bp_plan *blocks = NULL;
+    double shared = 0;
     x->plan_ns = 0;
     for (int64_t i = 0; i < x->p->n_instrs; i++) {
         const bp_instr *in = &x->p->instrs[i];
         const double ns = predict(x, in);
         x->plan_ns += ns;
-        x->plan[i] = (bp_plan){ns, bp_threads_for(ns, x->args.threads)};
+        x->plan[i].ns = ns;
         if (in->op == BP_INSTR_ROW_BLOCKS)
             blocks = &x->plan[i];
         else if (in->governed) { /* their time is that of the instruction that runs them */
             blocks->ns += ns;
-            blocks->threads = bp_threads_for(blocks->ns, x->args.threads);
             x->plan[i].ns = 0;
         }
     }
+    for (int64_t i = 0; i < x->p->n_instrs; i++) {
+        const double saved = x->plan[i].ns - 2 * sharing(x, &x->p->instrs[i]);
+        x->plan[i].threads = saved > 0 || forced ? threads_for(saved, x->args.threads) : 1;
+        shared += x->plan[i].threads > 1 ? x->plan[i].ns : 0;
+    }
+    x->together = forced || shared >= TOGETHER_NS;
+    for (int64_t i = 0; i < x->p->n_instrs && !x->together; i++)
+        x->plan[i].threads = 1;
     x->plan_rows = x->args.rows;
     x->plan_threads = x->args.threads;
+    x->plan_forced = forced;
 }
 
 typedef struct { const bp_job *job; bp_job_fn fn; } shared_job;
@@ -636,6 +682,8 @@ bp_run_result bp_context_run(bp_context *x)
     const bp_program *p = x->p;
     bp_run_result result = {BP_OK, x->args.last, 0, 0};
     make_plan(x);
+    if (x->together && !bp_threads_crowded())
+        bp_threads_rouse(x->args.threads);
     if (x->args.poll && x->polled == 0 && x->plan_ns >= 1e6)
         x->polled = bp_clock_ns();
     for (int64_t i = x->args.first; i < x->args.last; i++) {
@@ -662,7 +710,7 @@ bp_run_result bp_context_run(bp_context *x)
         }
         if (!prepare_ids(x, in, &result))
             return result;
-        run_instr(x, in, x->plan[i].threads);
+        run_instr(x, in, threads_now(x->plan[i].ns, x->plan[i].threads));
         x->unclocked_ns += x->plan[i].ns;
     }
     result.instruction = x->args.last;

@@ -121,8 +121,9 @@ struct bp_context {
     double unclocked_ns;      /* predicted work since the clock was last looked at */
     int64_t polled;           /* when poll was last called, in ns */
     int64_t plan_rows;        /* the plan below is for so many rows (-1: none) and threads */
-    int plan_threads;
+    int plan_threads, plan_forced;
     double plan_ns;           /* sum of the plan */
+    int together;             /* its work for several threads is worth waking them */
     char **bases;             /* [n_spaces + 1] */
     bp_plan *plan;            /* [n_instrs] */
     const bp_map *map;        /* the map that runs now: see bp_map_bind */
@@ -171,7 +172,7 @@ static inline const int32_t *bp_ids_now(const bp_context *x, const bp_instr *in,
 }
 void bp_start_worker(bp_context *, int thread); /* makes workers[thread] a context of this run */
 int64_t bp_clock_ns(void);
-int bp_threads_for(double ns, int most); /* threads that so much predicted work is worth */
+int bp_threads_between(const bp_context *x, double ns); /* threads for so much predicted work outside the plan */
 void bp_context_begin(bp_context *, const bp_run_args *);  /* takes the arguments and bases, enters floating-point control */
 bp_run_result bp_context_run(bp_context *);                /* instructions [args.first, args.last) with args.rows rows */
 void bp_context_end(bp_context *);

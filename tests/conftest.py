@@ -29,6 +29,14 @@ def isa(request):
 
 
 @pytest.fixture
+def shared():
+    """Threads share every instruction, though it is not worth it and others may want the processors."""
+    old = _core.share_always(True)
+    yield
+    _core.share_always(old)
+
+
+@pytest.fixture
 def torch():
     """PyTorch on one thread; the test is left out where there is none."""
     torch = pytest.importorskip("torch")

@@ -49,7 +49,7 @@ def trained(dtype, threads=1):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_one_digest_for_any_number_of_threads(dtype):
+def test_one_digest_for_any_number_of_threads(dtype, shared):
     digests = {n: trained(dtype, n) for n in (1, 2, 3)}
     assert len(set(digests.values())) == 1, digests
     if CURRENT in WITH_FMA:

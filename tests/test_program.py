@@ -266,7 +266,7 @@ def random_program(rows, cols, node):
 
 
 @pytest.mark.parametrize("cols", [1, 7, 64, 1500])
-def test_map_random_depends_on_row_and_column_alone(cols):
+def test_map_random_depends_on_row_and_column_alone(cols, shared):
     rows = 60
     whole, again, other, part = (np.zeros((rows, cols), np.float32) for _ in range(4))
     w = random_program(rows, cols, 3)
@@ -620,7 +620,7 @@ def test_fit_matches_numpy(shuffled):
     assert got[2][-1] < got[2][0]
 
 
-def test_same_bits_whatever_the_threads_the_arena_and_the_feeding():
+def test_same_bits_whatever_the_threads_the_arena_and_the_feeding(shared):
     shapes = {"hidden": 300, "inputs": 200}  # large enough for two threads
     base = train(5, **shapes)
     for kwargs in [{"threads": 2}, {"fill": 255}, {"threads": 2, "order": np.arange(150)}, {"copies": True}]:
@@ -842,7 +842,7 @@ def every_other_instruction():
 
 
 @pytest.mark.parametrize("good", [training_program(inputs=5, hidden=6, capacity=7)[0], every_other_instruction()], ids=["step", "others"])
-def test_flipped_words_are_refused_or_stay_in_bounds(good):
+def test_flipped_words_are_refused_or_stay_in_bounds(good, shared):
     """Runs whatever is accepted; the borders of every array must be untouched."""
     rng = np.random.default_rng(0)
     words, accepted = good.array(), 0

@@ -71,7 +71,7 @@ def count(trainer, what="row_blocks"):
 @pytest.mark.parametrize("optimizer", [bp.Adam(1e-2), bp.SGD(0.05, momentum=0.9)], ids=["adam", "sgd"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", NETS)
-def test_steps_give_the_same_bits(schedule, name, dtype, optimizer, loss):
+def test_steps_give_the_same_bits(schedule, name, dtype, optimizer, loss, shared):
     results = {}
     for row_blocks, threads in [(False, 1), (True, 1), (True, 2), (True, 3)]:
         schedule(row_blocks)
@@ -136,7 +136,7 @@ def test_predict_forward_and_backward_give_the_same_bits(schedule, name):
     assert len(results) == 1
 
 
-def test_rows_of_a_table_are_looked_up_in_blocks():
+def test_rows_of_a_table_are_looked_up_in_blocks(shared):
     ids, table = source("input", (BATCH,), "int32", "ids"), source("input", (50, 6), "float32", "table")
     weight = source("input", (6, 3), "float32", "weight")
     y = bp.tanh(bp.matmul(take(table, ids), weight))
@@ -287,7 +287,7 @@ X, W, OUT, ROWS_OF_BLOCK = [1, 0, 4], [2, 0, 4], [3, 0, 4], [6, 0, 4]
 COPY = ([(6, 0, 4, FULL)], [("tanh", 0)], [(1, 3, 0, 4, 1)])
 
 
-def test_words_by_hand():
+def test_words_by_hand(shared):
     x, weight, out, labels, total = (a.astype("float32") for a in (
         hashed((600, 4), 1), hashed(40, 2), np.zeros((600, 4)), np.zeros(600), np.zeros(40)))
     w = program(FORWARD, ("map", -1, 4, COPY), ("matmul", 4, 4, -1, 1, 0, 0, X, OUT, [0, 0, 4], -1),
@@ -365,7 +365,7 @@ def test_the_rows_of_a_block_are_seen_nowhere_else():
         _core.Program(w.array())
 
 
-def test_flipped_words_are_refused_or_stay_in_bounds():
+def test_flipped_words_are_refused_or_stay_in_bounds(shared):
     """Runs whatever is accepted; the borders of every array must be untouched."""
     rng = np.random.default_rng(0)
     good = program(FORWARD, ("map", -1, 4, COPY), ("softmax_ce", -1, 4, 0, ROWS_OF_BLOCK, [4, 0, 1], NONE, SCALAR, [0, 200, 0], OUT),

@@ -449,8 +449,8 @@ def every_row_instruction():
     return w
 
 
-def test_flipped_words():
-    test_program.test_flipped_words_are_refused_or_stay_in_bounds(every_row_instruction())
+def test_flipped_words(shared):
+    test_program.test_flipped_words_are_refused_or_stay_in_bounds(every_row_instruction(), shared)
 
 
 def test_row_update_is_not_for_row_blocks():

@@ -149,7 +149,7 @@ def test_apply_refuses_gradients_that_are_not_finite():
     assert snapshot(trainer) == before
 
 
-def test_threads_do_not_matter():
+def test_threads_do_not_matter(shared):
     weights = []
     for n in (1, 2):
         with bp.threads(n):
