@@ -25,12 +25,13 @@ _POWERS: dict[float, list[float]] = {}
 
 def _power(base: float, n: int) -> float:
     """base**n as a running product, kept; 0 where it is too small to change 1 - base**n."""
-    table = _POWERS.setdefault(base, [1.0])
-    while n >= len(table):
-        if table[-1] < 1e-17:
-            return 0.0
-        table.append(table[-1] * base)
-    return table[n]
+    table = _POWERS.get(base) or [1.0]
+    if n >= len(table) and table[-1] >= 1e-17:
+        table = table.copy()  # never changed in place: another thread may read it, or put a list with the same numbers there
+        while len(table) <= 2 * n and table[-1] >= 1e-17:
+            table.append(table[-1] * base)
+        _POWERS[base] = table
+    return table[n] if n < len(table) else 0.0
 
 
 def _check(name, value, low, high, open_low=False, open_high=True):
