@@ -54,8 +54,9 @@ const bp_kernels *bp_kernels_current(int real_bytes);
 /* ------------------------------------------------------------------ threads (pool.c) */
 typedef void (*bp_task_fn)(void *arg, int64_t task, int thread);
 int bp_threads_default(const char **why);  /* from BACKPROP_NUM_THREADS, OMP_NUM_THREADS, affinity, cgroup quota */
-int bp_threads_get(void);
-int bp_threads_set(int n);                 /* returns the old number; n >= 1 */
+int bp_threads_get(void);                  /* what a run of the calling thread may use: the setting, or that thread's limit */
+int bp_threads_set(int n);                 /* for all threads; returns the old setting; n >= 1 */
+int bp_threads_limit(int n);               /* for the calling thread alone; returns the old limit; 0: none */
 /* Runs fn(arg, task, thread) for every task in [0, tasks), on at most `threads` threads (the caller is thread 0), and
  * returns when all are done. The pool knows no mathematics: which thread takes a task must not change a result.
  * A caller that finds the pool busy, or is itself inside a task, runs all tasks alone. Workers run with the caller's
