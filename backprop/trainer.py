@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
+from operator import call
 
 import numpy as np
 
 from . import _core, accumulation, losses, optim, sparse, updates
 from .autodiff import gradients
 from .callbacks import Callbacks, EarlyStopping, History, Progress
-from .arrays import check_array
-from .errors import NonFiniteError, ShapeError
+from .arrays import check_array, check_rows
+from .errors import NonFiniteError, named
 from .graph import BATCH, source
 from .lower import Assign, Storage, lower
 from .network import Network, aligned_zeros
@@ -375,15 +376,15 @@ class Trainer:
 
     # ---------------------------------------------------------------- data in
 
-    def _check(self, x, y, sample_weight, argument=("X", "y", "sample_weight")):
-        """Checked arrays: inputs, targets, weights; and which targets are labels."""
+    def _check(self, x, y, sample_weight, argument=("X", "y", "sample_weight"), once=call):
+        """Checked arrays: inputs, targets, weights; and which targets are labels. `once` may be an `arrays.Once`."""
         net = self.net
         if not net.built:
             with net.tentative():
-                net.build(x, argument[0])
-                return self._check(x, y, sample_weight, argument)
+                net.build(x, argument[0], once)
+                return self._check(x, y, sample_weight, argument, once)
         self._assign()
-        xs = net.check_inputs(x, argument[0])
+        xs = net.check_inputs(x, argument[0], once)
         outputs = net._outputs
         many = len(outputs) > 1
         if many and (not isinstance(y, (list, tuple)) or len(y) != len(outputs)):
@@ -396,13 +397,13 @@ class Trainer:
         ys = []
         for i, (f, o, v) in enumerate(zip(self.losses, outputs, y if many else [y])):
             name = f"{argument[1]}[{i}]" if many else argument[1]
-            v = f.check(name, v, o.shape, net.dtype)
+            v = once(f.check, name, v, o.shape, net.dtype)
             if v.shape[0] != n:
                 raise ValueError(f"{argument[0]} has {n} rows, {name} has {v.shape[0]}")
             ys.append(v)
         arrays = [*xs, *ys]
         if sample_weight is not None:
-            w = check_array(argument[2], sample_weight, net.dtype, ndim=1, finite=True)
+            w = once(check_array, argument[2], sample_weight, net.dtype, ndim=1, finite=True)
             if w.shape[0] != n:
                 raise ValueError(f"{argument[0]} has {n} rows, {argument[2]} has {w.shape[0]}")
             if w.min() < 0:
@@ -682,6 +683,26 @@ class Trainer:
         NonFiniteError
             The loss of a step is NaN or infinite: the parameters are those after the step before it.
         """
+        with self._guard:
+            with self.net.tentative():
+                data = self._ready(X, y, epochs, batch_size, sample_weight, validation_data, validation_fraction, shuffle)
+                run = Callbacks(self._together(callbacks, early_stopping, Progress.wanted(progress)))
+            return self._train(epochs, *data, run)
+
+    @staticmethod
+    def _together(callbacks, early_stopping, line):
+        """One list of all that is to be called."""
+        if not hasattr(callbacks, "__iter__"):
+            raise TypeError(f"callbacks must be a list, got {callbacks!r}")
+        callbacks = list(callbacks)
+        if early_stopping is not None:
+            callbacks.append(early_stopping if isinstance(early_stopping, EarlyStopping) else EarlyStopping(patience=early_stopping))
+        return callbacks if line is None else [*callbacks, line]
+
+    def _ready(self, X, y, epochs, batch_size, sample_weight, validation_data, validation_fraction, shuffle, rows=None,
+               validation_rows=None, once=call):
+        """The first half of a fit, in which arguments are checked: what `_train` takes beside the epochs and the callbacks. Of
+        arrays `rows` alone may be trained on, and `validation_rows` validated with."""
         _check_whole("epochs", epochs, 0)
         drawn = Batches(X, epochs) if y is None else None
         if drawn is None:
@@ -692,44 +713,42 @@ class Trainer:
             raise ValueError("validation_fraction goes with arrays: where X is an iterable, give validation_data")
         if not 0 <= validation_fraction < 1:
             raise ValueError(f"validation_fraction must be in [0, 1), got {validation_fraction!r}")
+        weighted, valid = sample_weight is not None, None
+        if drawn is None:
+            arrays, labels = self._check(X, y, sample_weight, once=once)
+            n = arrays[0].shape[0]
+            chosen = None if rows is None else once(check_rows, "rows", rows, n)
+        elif not self.net.built and epochs:
+            self._check_batch(*drawn.first())  # callbacks find a network that is built
+        if validation_data is not None:
+            if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+                raise ValueError("validation_data must be a tuple (X, y) or (X, y, sample_weight)")
+            vw = validation_data[2] if len(validation_data) == 3 else None
+            names = tuple(f"validation_data[{i}]" for i in range(3))
+            valid = (*self._check(validation_data[0], validation_data[1], vw, names, once), vw is not None, None)
+            _check_some(names[2], valid[0][-1], vw is not None)
+        elif validation_rows is not None:
+            valid = arrays, labels, weighted, once(check_rows, "validation_rows", validation_rows, n)
+            _check_some("sample_weight of validation_rows", arrays[-1][valid[3]], weighted)
+        elif validation_fraction:
+            order = _core.permutation(n if chosen is None else len(chosen), self.seed, 2**63)  # the same rows in every fit
+            held = int(round(validation_fraction * len(order)))
+            if not 0 < held < len(order):
+                raise ValueError(f"validation_fraction={validation_fraction} of {len(order)} rows leaves one side empty")
+            order = order if chosen is None else chosen[order]
+            valid = arrays, labels, weighted, order[:held]
+            _check_some("sample_weight of the rows held out", arrays[-1][order[:held]], weighted)
+            chosen = order[held:]  # they stay where they are, in a file perhaps
+        if drawn is not None:
+            return partial(self._batch_steps, drawn), valid
+        return partial(self._array_steps, arrays, labels, weighted, chosen, int(batch_size), shuffle), valid
+
+    def _train(self, epochs, steps, valid, run):
+        """The second half of a fit."""
         with self._guard:
-            with self.net.tentative():
-                weighted = sample_weight is not None
-                if drawn is None:
-                    arrays, labels = self._check(X, y, sample_weight)
-                    chosen = None
-                elif not self.net.built and epochs:
-                    self._check_batch(*drawn.first())  # callbacks find a network that is built
-                valid = None
-                if validation_data is not None:
-                    if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
-                        raise ValueError("validation_data must be a tuple (X, y) or (X, y, sample_weight)")
-                    vw = validation_data[2] if len(validation_data) == 3 else None
-                    names = tuple(f"validation_data[{i}]" for i in range(3))
-                    valid = (*self._check(validation_data[0], validation_data[1], vw, names), vw is not None)
-                    _check_some(names[2], valid[0][-1], vw is not None)
-                elif validation_fraction:
-                    order = _core.permutation(arrays[0].shape[0], self.seed, 2**63)  # the same rows in every fit
-                    held = int(round(validation_fraction * len(order)))
-                    if not 0 < held < len(order):
-                        raise ValueError(f"validation_fraction={validation_fraction} of {len(order)} rows leaves one side empty")
-                    valid = ([a[order[:held]] for a in arrays], labels, weighted)
-                    _check_some("sample_weight of the rows held out", valid[0][-1], weighted)
-                    chosen = order[held:]  # the others stay where they are, in a file perhaps
-                if not hasattr(callbacks, "__iter__"):
-                    raise TypeError(f"callbacks must be a list, got {callbacks!r}")
-                callbacks = list(callbacks)
-                if early_stopping is not None:
-                    callbacks.append(early_stopping if isinstance(early_stopping, EarlyStopping)
-                                     else EarlyStopping(patience=early_stopping))
-                line = Progress.wanted(progress)
-                if line is not None:
-                    callbacks.append(line)
-                run = Callbacks(callbacks)
-            if drawn is None:
-                steps = partial(self._array_steps, arrays, labels, weighted, chosen, int(batch_size), shuffle)
-            else:
-                steps = partial(self._batch_steps, drawn)
+            if valid is not None:
+                arrays, labels, weighted, rows = valid
+                valid = arrays if rows is None else [a[rows] for a in arrays], labels, weighted
             self.stop_training = False
             run("on_train_begin", self, epochs=epochs)
             try:
@@ -818,11 +837,8 @@ class Trainer:
 
     def _check_batch(self, i, x, y, sample_weight):
         """Checked arrays of a batch, and which targets are labels; its number stands in the message where something is wrong."""
-        try:
+        with named(f"batch {i}"):
             return self._check(x, y, sample_weight, ("x", "y", "sample_weight"))
-        except (ValueError, TypeError) as e:
-            kind = next(c for c in (ShapeError, ValueError, TypeError) if isinstance(e, c))
-            raise kind(f"batch {i}: {e}") from e
 
     def _batch_steps(self, batches, run):
         """Steps on batches as they are drawn."""
