@@ -98,6 +98,11 @@ class EarlyStopping(Callback):
             trainer.net.flat_parameters[...], trainer.net.flat_buffers[...] = self._parameters
 
 
+def shown(logs):
+    """The losses and accuracies of an epoch, as a line of progress has them."""
+    return "  ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in logs.items() if "loss" in k or "accuracy" in k)
+
+
 class Progress(Callback):
     """A line on the terminal that grows with the epoch, and stays when it ends."""
 
@@ -133,7 +138,6 @@ class Progress(Callback):
             self.stream.flush()
 
     def on_epoch_end(self, trainer, epoch, logs):
-        shown = "  ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in logs.items() if "loss" in k or "accuracy" in k)
         clear = "\r\x1b[K" if self.stream.isatty() else ""
-        self.stream.write(f"{clear}epoch {epoch}/{self.epochs}  {shown}  {logs['dur']:.2f} s\n")
+        self.stream.write(f"{clear}epoch {epoch}/{self.epochs}  {shown(logs)}  {logs['dur']:.2f} s\n")
         self.stream.flush()
