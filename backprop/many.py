@@ -24,6 +24,7 @@ from .arrays import Once
 from .callbacks import Callbacks, EarlyStopping, Progress, shown
 from .errors import named
 from .layers import with_inner
+from .lower import Programs, lower
 from .network import Network
 from .trainer import Trainer
 
@@ -201,6 +202,7 @@ class _Crew:
         self.turn = threading.Lock()  # callbacks and lines come one at a time
         self.stopping, self.failures = False, []
         self._through, self._token = [], SimpleQueue()
+        self._programs = Programs()
 
     def add(self, trainer, own, X, y, once):
         """Check the data of a model, and put its training on the list."""
@@ -210,8 +212,15 @@ class _Crew:
                                                              "validation_fraction", "shuffle", "rows", "validation_rows")), once)
         called = trainer._together(own["callbacks"], own["early_stopping"], self.lines)
         run = _Turns([copy.copy(c) if isinstance(c, EarlyStopping) else c for c in called], self)
-        self.fits.append(partial(trainer._train, own["epochs"], *data, run))
+        self.fits.append(partial(self._fit, trainer, own["epochs"], *data, run))
         self.histories.append(trainer.history)
+
+    def _fit(self, trainer, *how):
+        trainer._make = self._programs  # models of a kind have one program: lowering it takes as long as some epochs
+        try:
+            trainer._train(*how)
+        finally:
+            trainer._make = lower
 
     def look(self):
         if self.stopping:

@@ -196,6 +196,7 @@ class Trainer:
         self.history = History()
         self.stop_training, self.feed = False, None
         self._plans: dict = {}
+        self._make: Callable = lower  # or `lower.Programs`, where many trainers have the same graph
         self._fast = None
         self._state = None
         self._assigned: dict = {}  # the optimiser of each parameter, by name, and the different ones of them
@@ -262,8 +263,8 @@ class Trainer:
                 storage = self._sums.storage()
             outputs = [] if total is None else [total]
             assigns, checks = self._updates(grads)
-            plan = lower(outputs, net.dtype, assigns=assigns + more, checks=outputs + checks, storage=self._storage(**storage),
-                         capacity=capacity, fuse=self.fuse)
+            plan = self._make(outputs, net.dtype, assigns=assigns + more, checks=outputs + checks, storage=self._storage(**storage),
+                              capacity=capacity, fuse=self.fuse)
             plan.feeds = []
             plan.given = {p: [plan.spaces[f"input {plan.inputs.index(s)}"] for s in pair] for p, pair in given.items()}
             return plan
@@ -277,8 +278,8 @@ class Trainer:
             feeds = [*inputs, *ys]
             rows = [f.rows(o, y) for f, o, y in zip(self.losses, outputs, ys)]
             counts = [f.weights(o, y) for f, o, y in zip(self.losses, outputs, ys)]
-            plan = lower([*rows, *outputs, *(c for c in counts if c is not None)], net.dtype, storage=self._storage(),
-                         capacity=capacity, fuse=self.fuse)
+            plan = self._make([*rows, *outputs, *(c for c in counts if c is not None)], net.dtype, storage=self._storage(),
+                              capacity=capacity, fuse=self.fuse)
             plan.counted = [i for i, c in enumerate(counts) if c is not None]  # the losses whose rows do not count 1 each
         else:
             total, feeds = self._objective(outputs, labels, weighted, mode == "micro")
@@ -302,9 +303,9 @@ class Trainer:
                 else:
                     assigns = [Assign("gradients", net._gradient_offsets[p], g) for p, g in dense.items()]
                     storage = net.gradient_storage()
-            plan = lower([total, *(t for s in sums.values() for t in s.parts())], net.dtype, assigns=assigns,
-                         storage=self._storage(**storage), checks=[total, *checks], late=late,
-                         capacity=capacity, fuse=self.fuse, products=self.products)
+            plan = self._make([total, *(t for s in sums.values() for t in s.parts())], net.dtype, assigns=assigns,
+                              storage=self._storage(**storage), checks=[total, *checks], late=late,
+                              capacity=capacity, fuse=self.fuse, products=self.products)
             plan.tables = list(sums)
         plan.feeds = [(plan.spaces[f"input {plan.inputs.index(s)}"], i) for i, s in enumerate(feeds) if s in plan.inputs]
         return plan
@@ -767,7 +768,9 @@ class Trainer:
         run("on_epoch_begin", self, epoch=self.epoch + 1)
         t0 = self.t
         step_losses, sizes = steps(run)
-        row = {"epoch": self.epoch + 1, "train_loss": float(np.average(step_losses, weights=sizes)) if np.any(sizes) else np.nan,
+        weights = np.asarray(sizes, dtype="float64")
+        total = weights.sum()
+        row = {"epoch": self.epoch + 1, "train_loss": float((np.asarray(step_losses) * weights).sum() / total) if total else np.nan,
                "lr": float(self.optimizer.schedule.rate(max(self.t - 1, 0), self.epoch)), "steps": self.t - t0}
         if valid is not None:
             row.update({f"valid_{k}": v for k, v in self._evaluate(*valid, 256).items()})
@@ -884,8 +887,7 @@ class Trainer:
 
     def _table(self, plan, count, sizes):
         """Runtime scalars of the next `count` updates, a row for each."""
-        table = np.empty((count, max(len(plan.scalars), 1)), dtype=self.net.dtype)
-        for s in range(count if plan.scalars else 0):
-            values = self._numbers(self.t + 1 + s, self.epoch, sizes[s])
-            table[s] = [values[k] for k in plan.scalars]
-        return table
+        if not plan.scalars:
+            return None
+        rows = [self._numbers(self.t + 1 + s, self.epoch, n) for s, n in enumerate(sizes[:count].tolist())]
+        return np.array([[values[k] for k in plan.scalars] for values in rows], dtype=self.net.dtype)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import backprop as bp
-from backprop import _core
+from backprop import _core, lower
 from backprop.callbacks import Progress
+from backprop.plan import emit
 from make_trajectories import hashed
 
 N, INPUTS, CLASSES = 90, 5, 3
@@ -479,3 +480,40 @@ def test_a_threads_limit_and_look_are_its_own():
         assert _core.threads_get() == 3
     with pytest.raises(ValueError, match="threads"):
         _core.threads_limit(-1)
+
+
+SMOOTH = bp.losses.CrossEntropy(label_smoothing=0.1)
+
+
+class Kind:
+    """Makes networks that differ in one number, and so have programs that do."""
+
+    def __init__(self, slope=0.1, rate=0.2, scale=1.0, units=6):
+        self.slope, self.rate, self.scale, self.units = slope, rate, scale, units
+
+    def __call__(self):
+        return bp.Sequential([bp.Dense(self.units, lambda x: bp.leaky_relu(x, self.slope) * self.scale), bp.Dropout(self.rate),
+                              bp.Dropout(0.1), bp.Dense(CLASSES)])
+
+
+def test_models_of_a_kind_have_one_program(monkeypatch):
+    """And those that differ in any number that is part of it have another: each of them has the bits of its own fit."""
+    made = []
+    monkeypatch.setattr(lower, "emit", lambda *args: made.append(1) or emit(*args))
+    kinds = [(Kind(), {}), (Kind(0.2), {}), (Kind(scale=-0.0), {}), (Kind(scale=0.0), {}), (Kind(rate=0.3), {}), (Kind(units=7), {}),
+             (Kind(), {"optimizer": bp.Adam(betas=(0.8, 0.999))}), (Kind(), {"l2": 1e-3}), (Kind(), {"batch_size": 16}),
+             (Kind(), {"optimizer": bp.SGD(0.1)}), (Kind(), {"optimizer": bp.SGD(0.1, momentum=0.5)}), (Kind(), {"loss": SMOOTH}),
+             (Kind(), {"ema": 0.9}), (Kind(), {"accumulate": 2}), (Kind(), {"precision": "bfloat16"})]
+    same = [(Kind(), {"optimizer": bp.Adam(0.1), "seed": 4}), (Kind(), {"optimizer": bp.Adam(bp.schedules.Step(0.1, every=1))})]
+    models = [*kinds, *same, *kinds]
+    nets = [make() for make, _ in models]
+    each = [{**USUAL, **RULES, **own} for _, own in models]
+    bp.fit_many(nets, X, Y, **{k: [o[k] for o in each] for k in each[0]})
+    assert len(made) == len(kinds) + 3  # accumulation has one for the update too, and counts rows by a small one of each model
+    for net, (make, _), o in zip(nets, models, each):
+        own = make()
+        alone(own, o, X, Y)
+        assert bits(net) == bits(own)
+    made.clear()
+    bp.fit_many([dense() for _ in range(6)], X, Y, optimizer=[bp.Adam(r) for r in hashed(6, 94) ** 2], validation_fraction=0.2)
+    assert len(made) == 2
