@@ -14,7 +14,6 @@ import time
 from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import copy_context
 from functools import partial
-from itertools import pairwise
 from queue import SimpleQueue
 
 import numpy as np
@@ -28,7 +27,7 @@ from .lower import Programs, lower
 from .network import Network
 from .trainer import Trainer
 
-_RULES = {"precision": None, "fuse": True, **Trainer.__init__.__kwdefaults__}  # what a Trainer takes beside the arguments below
+_RULES = ("precision", "fuse", *Trainer.__init__.__kwdefaults__)  # what a Trainer takes beside the arguments below
 _ARRAYS = ("rows", "validation_rows", "sample_weight")  # an array is the value of these, and a list of values for the others
 
 
@@ -58,7 +57,7 @@ def fit_many(models, X, y, *, loss="cross_entropy", optimizer="adam", seed=0, ep
     sample_weight : array_like (n,), optional
         For all rows of X, also where `rows` names some.
     rows : array_like of int, or of n bool; optional
-        The rows to train on: a fold, a sample with repetitions. They are read where they lie.
+        The rows to train on, all where it is None: a fold, a sample with repetitions. They are read where they lie.
     validation_data : tuple (X, y) or (X, y, sample_weight), optional
     validation_rows : array_like of int, or of n bool; optional
         The rows to validate with. They are copied when the training of their model begins, until it ends.
@@ -116,7 +115,8 @@ def fit_many(models, X, y, *, loss="cross_entropy", optimizer="adam", seed=0, ep
                 trainer = Trainer(net, _resolve(own["loss"], resolved), copy.deepcopy(own["optimizer"]), own["seed"],
                                   **{name: own[name] for name in rules})
                 crew.add(trainer, own, X, y, once)
-                trainers.append(trainer)
+                if return_trainers:  # else each may go when it is through, with its program and state
+                    trainers.append(trainer)
     histories = crew.run()
     return (histories, trainers) if return_trainers else histories
 
@@ -138,10 +138,12 @@ def _checked(models):
         for a in (net.flat_parameters, net.flat_buffers) if net.built else ():
             start = a.__array_interface__["data"][0]
             memory += [(start, start + a.nbytes, i)] if a.size else []
-    memory.sort()
-    for (_, end, i), (start, _, j) in pairwise(memory):
-        if start < end and i != j:
+    highest, i = 0, 0  # the end of all arrays so far, and the model that it belongs to
+    for start, end, j in sorted(memory):
+        if start < highest and i != j:
             raise ValueError(f"models[{min(i, j)}] and models[{max(i, j)}] have their parameters in the same memory")
+        if end > highest:
+            highest, i = end, j
     return models
 
 
@@ -278,7 +280,7 @@ class _Crew:
                 break
             try:
                 self.fits[i]()
-                self.fits[i] = None  # its program may go
+                self.fits[i] = None
                 if self.lines is not None:
                     with self.turn:
                         self.lines.end(i, self.histories[i])
