@@ -8,6 +8,7 @@ takes the next model, trains it to its end with the bits of its own fit, and tak
 from __future__ import annotations
 
 import copy
+import signal
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ from .trainer import Trainer
 
 _RULES = ("precision", "fuse", *Trainer.__init__.__kwdefaults__)  # what a Trainer takes beside the arguments below
 _ARRAYS = ("rows", "validation_rows", "sample_weight")  # an array is the value of these, and a list of values for the others
+_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP}  # a thread's own
 
 
 def fit_many(models, X, y, *, loss="cross_entropy", optimizer="adam", seed=0, epochs=1, batch_size=32, sample_weight=None, rows=None,
@@ -192,6 +194,18 @@ def _alone(look):
         _core.poll_with(poll)
 
 
+@contextmanager
+def _signals_held():
+    """Signals come when the block has ended: what a handler raises must not strike a thread being started, for it may leave the
+    thread's locks taken (as CPython 3.11 does). Gives the signals that are blocked outside."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
+        yield before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Stopped(BaseException):
     """Ends the training of a model because that of another has failed; no callback takes it for an error of its own."""
 
@@ -203,7 +217,7 @@ class _Crew:
         self.lines, self.fits, self.histories = lines, [], []
         self.turn = threading.Lock()  # callbacks and lines come one at a time
         self.stopping, self.failures = False, []
-        self._through, self._token = [], SimpleQueue()
+        self._starting, self._through, self._token = threading.Lock(), [], SimpleQueue()
         self._programs = Programs()
 
     def add(self, trainer, own, X, y, once):
@@ -234,13 +248,14 @@ class _Crew:
         self._left = iter(range(len(self.fits)))
         others = []
         try:
-            for i in range(1, count):
-                t = threading.Thread(target=copy_context().run, args=(self._work, _alone(self.look)), name=f"fit_many {i}")
-                try:
-                    t.start()
-                except RuntimeError:  # the system has no more threads: those that there are will do
-                    break
-                others.append(t)
+            with _signals_held() as usual, self._starting:
+                for i in range(1, count):
+                    t = threading.Thread(target=copy_context().run, args=(self._work, usual), name=f"fit_many {i}")
+                    try:
+                        t.start()
+                    except RuntimeError:  # the system has no more threads: those that there are will do
+                        break
+                    others.append(t)
             with _alone(self.look) if count > 1 else nullcontext():
                 self._train()
             self._wait(len(others))
@@ -264,10 +279,13 @@ class _Crew:
         while len(self._through) < count:
             self._token.get()
 
-    def _work(self, alone):
+    def _work(self, signals):
         """What the other threads do."""
         try:
-            with alone:
+            with self._starting:
+                pass
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)  # what a callback starts has them of this thread
+            with _alone(self.look):
                 self._train()
         finally:
             self._through.append(True)
