@@ -889,5 +889,13 @@ class Trainer:
         """Runtime scalars of the next `count` updates, a row for each."""
         if not plan.scalars:
             return None
-        rows = [self._numbers(self.t + 1 + s, self.epoch, n) for s, n in enumerate(sizes[:count].tolist())]
-        return np.array([[values[k] for k in plan.scalars] for values in rows], dtype=self.net.dtype)
+        if count < 8:  # a few are sooner made one by one
+            rows = [self._numbers(self.t + 1 + s, self.epoch, n) for s, n in enumerate(sizes[:count].tolist())]
+            return np.array([[values[k] for k in plan.scalars] for values in rows], dtype=self.net.dtype)
+        columns = {"rows": sizes[:count], "ema": [0.0 if self.t == 0 else self.rules.ema, *[self.rules.ema] * (count - 1)]}
+        for optimizer in self._optimizers:
+            columns |= optimizer.series(self.t + 1, self.epoch, count)
+        table = np.empty((count, len(plan.scalars)), dtype=self.net.dtype)
+        for column, k in enumerate(plan.scalars):
+            table[:, column] = columns[k]
+        return table
