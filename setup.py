@@ -52,10 +52,11 @@ def target_sets(compiler: list[str]) -> dict[str, list[str]]:
     return OTHER_TARGET
 
 
-def knows_amx(compiler: list[str]) -> bool:
-    """Whether `compiler` takes AMX_FLAGS; older ones do not."""
-    command = [*compiler, *AMX_FLAGS, "-dM", "-E", "-x", "c", os.devnull]
-    return "#define __AMX_BF16__ " in subprocess.run(command, capture_output=True, text=True).stdout
+def knows_amx(compiler: list[str], target: Path) -> bool:
+    """Whether `compiler`, its headers and its assembler take AMX_FLAGS; older ones do not. Makes the object `target` to see."""
+    code = "#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); }"
+    command = [*compiler, *AMX_FLAGS, "-c", "-x", "c", "-", "-o", str(target)]
+    return subprocess.run(command, input=code, capture_output=True, text=True).returncode == 0
 
 
 class BuildExt(build_ext):
@@ -68,10 +69,10 @@ class BuildExt(build_ext):
     def build_extension(self, ext):
         sets = target_sets(self.compiler.compiler_so)
         have = [f"-DBP_HAVE_{name.upper()}=1" for name in sets]
-        amx = "avx512" in sets and knows_amx(self.compiler.compiler_so)
-        have += ["-DBP_HAVE_AMX=1"] * amx
         folder = Path(self.build_temp, "csrc")
         folder.mkdir(parents=True, exist_ok=True)
+        amx = "avx512" in sets and knows_amx(self.compiler.compiler_so, folder / "amx.o")
+        have += ["-DBP_HAVE_AMX=1"] * amx
 
         jobs = [
             (source, folder / f"{source.stem}.o", have)

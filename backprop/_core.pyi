@@ -121,6 +121,37 @@ def kernel_softmax_ce(
     dz: _Buffer | None = None,
 ) -> None: ...
 
+class Numbers:
+    def __init__(self, array: _Buffer, names: list[str]) -> None: ...
+    def __call__(self, values: dict[str, float]) -> None: ...
+
+class Feeds:
+    def __init__(
+        self,
+        binding: Binding,
+        array_type: type,
+        spaces: tuple[int, ...],
+        shapes: tuple[tuple[int, ...], ...],
+        labels: tuple[Any, ...],
+        limits: tuple[int, ...],
+    ) -> None: ...
+    def __call__(self, *arrays: Any) -> bool: ...
+
+class Forward:
+    def __init__(
+        self,
+        bindings: list[Binding],
+        input: int,
+        output: int,
+        shape: tuple[int, ...],
+        result_shape: tuple[int, ...],
+        array_type: type,
+        empty: Callable[..., Any],
+        dtype: Any,
+        seed: int,
+    ) -> None: ...
+    def __call__(self, array: Any, /) -> Any: ...
+
 class Words:
     def __init__(self, words: Iterable[str] = ()) -> None: ...
     def add(self, word: str) -> int: ...

@@ -263,7 +263,7 @@ cdef str format_of(const Py_buffer *view):
 
 
 cdef class _Array:
-    """A buffer that is held for one call: `kinds` are the letters of kind_of() that it may have."""
+    """A buffer that is held for as long as this lives: `kinds` are the letters of kind_of() that it may have."""
     cdef Py_buffer view
     cdef str name
     cdef int ndim
@@ -333,20 +333,47 @@ def narrow_labels(labels, out, int64_t classes):
         Where the first label below 0 or not below `classes` stands (`out` is then of no use), or -1.
     """
     cdef _Array a = _Array(labels, "labels", b"qi", False, 1), b = _Array(out, "out", b"i", True, 1)
-    cdef int64_t n = a.extent(0), i, v, bad = -1
-    if b.extent(0) != n or not a.contiguous_from(0) or not b.contiguous_from(0):
+    if b.extent(0) != a.extent(0) or not a.contiguous_from(0) or not b.contiguous_from(0):
         raise ValueError("labels, out: expected contiguous arrays of one length")
-    cdef bint wide = a.kind == 113  # 'q'
-    cdef const int64_t *q = <const int64_t *>a.view.buf
-    cdef const int32_t *d = <const int32_t *>a.view.buf
-    cdef int32_t *o = <int32_t *>b.view.buf
+    return narrow(&a.view, <int32_t *>b.view.buf, a.extent(0), classes)
+
+
+cdef int64_t narrow(const Py_buffer *labels, int32_t *out, int64_t n, int64_t classes) noexcept:
+    cdef bint wide = kind_of(labels) == 113  # 'q'
+    cdef const int64_t *q = <const int64_t *>labels.buf
+    cdef const int32_t *d = <const int32_t *>labels.buf
+    cdef int64_t i, v
     for i in range(n):
         v = q[i] if wide else d[i]
         if v < 0 or v >= classes:
-            bad = i
-            break
-        o[i] = <int32_t>v
-    return bad
+            return i
+        out[i] = <int32_t>v
+    return -1
+
+
+cdef class Numbers:
+    """Writes numbers by name: a call does ``array[i] = values[names[i]]`` for all names.
+
+    Parameters
+    ----------
+    array : contiguous buffer of float32 or float64, of one dimension, held from now on
+    names : list of str
+    """
+    cdef _Array array
+    cdef list names
+
+    def __init__(self, array, list names not None):
+        self.array, self.names = _Array(array, "array", b"fd", True, 1), names
+        if self.array.extent(0) < len(names) or not self.array.contiguous_from(0):
+            raise ValueError(f"array: expected a contiguous array of at least {len(names)}")
+
+    def __call__(self, dict values not None):
+        cdef Py_ssize_t i
+        for i in range(len(self.names)):
+            if self.array.kind == 102:  # 'f'
+                (<float *>self.array.view.buf)[i] = <float><double>values[self.names[i]]
+            else:
+                (<double *>self.array.view.buf)[i] = values[self.names[i]]
 
 
 # ------------------------------------------------------------------ random numbers
@@ -574,35 +601,11 @@ cdef class Binding:
         RuntimeError
             The binding is running.
         """
-        cdef Py_buffer new, old
-        cdef Space *s
-        check_space(self, space)
-        s = &self.program.space[space]
-        try:
-            PyObject_GetBuffer(array, &new, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if s.writable else 0))
-        except (ValueError, BufferError) as e:
-            raise ValueError(f"space {space}: {e}") from None
-        if (kind_of(&new) != s.kind or <uintptr_t>new.buf % s.element_bytes or self.running
-                or not holds(s, new.len // s.element_bytes)):
-            try:
-                check_idle(self)
-                refuse(space, s, &new)
-            finally:
-                PyBuffer_Release(&new)
-        old = self.view[space]
-        self.view[space] = new
-        self.base[space] = new.buf
-        PyBuffer_Release(&old)  # last: it may run other code
+        place(self, space, array)
 
     def clear(self, int space, /):
         """Lets go of a space's array."""
-        cdef Py_buffer old
-        check_space(self, space)
-        check_idle(self)
-        old = self.view[space]
-        memset(&self.view[space], 0, sizeof(Py_buffer))
-        self.base[space] = NULL
-        PyBuffer_Release(&old)
+        let_go(self, space)
 
     def run(self, int64_t rows, int64_t first=0, int64_t last=-1, uint64_t seed=0, uint64_t step=0, int64_t row0=0,
             bint flush=False, int threads=0):
@@ -755,6 +758,188 @@ cdef class Binding:
         cdef _Arena arena = _Arena.__new__(_Arena)
         arena.binding = self
         return memoryview(arena)
+
+
+cdef bint same_shape(const Py_buffer *view, tuple shape) except -1:
+    """Whether a C-contiguous view has this shape."""
+    cdef int i
+    if view.ndim != len(shape):
+        return False
+    for i in range(view.ndim):
+        if view.shape[i] != <int64_t>shape[i]:
+            return False
+    return True
+
+
+cdef class Feeds:
+    """Arrays like those of the run before, put into their spaces without a conversion.
+
+    A call puts one array for each space, and is False where one of them does not fit as it lies: of another type, shape or dtype, not
+    contiguous, or a label out of range. The binding is then to be given all of them in another way.
+
+    Parameters
+    ----------
+    binding : Binding
+    array_type : type
+    spaces : tuple of int
+        -1: the program has no use for this array, which is checked all the same.
+    shapes : tuple of tuple of int
+    labels : tuple
+        For each array None, or what integers of either size are copied to: a contiguous array of int32 of that shape.
+    limits : tuple of int
+        What labels must be below.
+    """
+    cdef Binding binding
+    cdef object array_type
+    cdef tuple spaces, shapes, labels, limits
+    cdef list copies  # the buffers of `labels`
+
+    def __init__(self, Binding binding not None, array_type, tuple spaces not None, tuple shapes not None, tuple labels not None,
+                 tuple limits not None):
+        if not len(spaces) == len(shapes) == len(labels) == len(limits):
+            raise ValueError("spaces, shapes, labels, limits: expected equally many")
+        self.copies = []
+        for i in range(len(spaces)):
+            copy = None if labels[i] is None else _Array(labels[i], f"labels[{i}]", b"i", True)
+            if copy is not None and (not (<_Array>copy).contiguous_from(0) or not same_shape(&(<_Array>copy).view, shapes[i])):
+                raise ValueError(f"labels[{i}]: expected a contiguous array of the shape {shapes[i]}")
+            self.copies.append(copy)
+        self.binding, self.array_type, self.spaces, self.shapes = binding, array_type, spaces, shapes
+        self.labels, self.limits = labels, limits
+
+    def __call__(self, *arrays):
+        cdef int i
+        if len(arrays) != len(self.spaces):
+            raise ValueError(f"expected {len(self.spaces)} arrays")
+        for i in range(len(self.spaces)):
+            if type(arrays[i]) is not self.array_type or not self.put(i, arrays[i]):
+                return False
+        return True
+
+    cdef bint put(self, int i, array) except -1:
+        cdef int space = self.spaces[i]
+        cdef Py_buffer view
+        cdef _Array copy = self.copies[i]
+        cdef char kind
+        cdef bint fits
+        if copy is None and space >= 0:
+            try:
+                place(self.binding, space, array)
+            except (ValueError, TypeError):
+                return False
+            return same_shape(&self.binding.view[space], self.shapes[i])
+        try:
+            PyObject_GetBuffer(array, &view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
+        except (ValueError, BufferError):
+            return False
+        try:
+            fits = same_shape(&view, self.shapes[i]) and <uintptr_t>view.buf % view.itemsize == 0
+            if fits and copy is not None:
+                kind = kind_of(&view)
+                fits = ((kind == 113 or kind == 105)  # 'q', 'i'
+                        and narrow(&view, <int32_t *>copy.view.buf, view.len // view.itemsize, self.limits[i]) < 0)
+        finally:
+            PyBuffer_Release(&view)
+        if fits and copy is not None and space >= 0:
+            place(self.binding, space, self.labels[i])
+        return fits
+
+
+cdef class Forward:
+    """Runs of one program with one input and one output, on a short way: arrays that need no conversion, and no more than a run's rows.
+
+    A call gives the output's rows, or None and nothing done: the array does not fit as it lies, or all bindings are at work in
+    other threads.
+
+    Parameters
+    ----------
+    bindings : list of Binding
+        Those that are free, with all but the two spaces set; one is taken for each run and put back.
+    input, output : int
+        Their spaces.
+    shape, result_shape : tuple of int
+        Of one row.
+    array_type, empty, dtype : type, callable, dtype
+        The input's type; ``empty(shape, dtype)`` makes the output.
+    seed : int
+    """
+    cdef list bindings
+    cdef int input, output
+    cdef tuple shape, result_shape
+    cdef object array_type, empty, dtype
+    cdef uint64_t seed
+
+    def __init__(self, list bindings not None, int input, int output, tuple shape not None, tuple result_shape not None, array_type,
+                 empty, dtype, uint64_t seed):
+        self.bindings, self.input, self.output, self.shape, self.result_shape = bindings, input, output, shape, result_shape
+        self.array_type, self.empty, self.dtype, self.seed = array_type, empty, dtype, seed
+
+    def __call__(self, array, /):
+        cdef bp_run_args args
+        cdef bp_run_result status
+        cdef Binding b
+        cdef Py_buffer *view
+        if type(array) is not self.array_type:
+            return None
+        try:
+            b = self.bindings.pop()
+        except IndexError:
+            return None
+        try:
+            place(b, self.input, array)
+        except (ValueError, TypeError):
+            self.bindings.append(b)
+            return None
+        view = &b.view[self.input]
+        fits = view.ndim > 0 and 0 < view.shape[0] <= b.program.capacity and same_shape(view, (view.shape[0], *self.shape))
+        if fits:
+            result = self.empty((view.shape[0], *self.result_shape), self.dtype)
+            place(b, self.output, result)
+            prepare(b, &args, view.shape[0], 0, -1, self.seed, 0, 0, False, 0)
+            check_bound(b, args.rows)
+            b.running = True
+            with nogil:
+                status = bp_run(<bp_program *>b.program.handle, <bp_context *>b.context, &args)
+            finish(b)
+            fits = status.status == 0
+            let_go(b, self.output)
+        let_go(b, self.input)
+        self.bindings.append(b)
+        return result if fits else None
+
+
+cdef int place(Binding self, int space, array) except -1:
+    cdef Py_buffer new, old
+    cdef Space *s
+    check_space(self, space)
+    s = &self.program.space[space]
+    try:
+        PyObject_GetBuffer(array, &new, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if s.writable else 0))
+    except (ValueError, BufferError) as e:
+        raise ValueError(f"space {space}: {e}") from None
+    if (kind_of(&new) != s.kind or <uintptr_t>new.buf % s.element_bytes or self.running
+            or not holds(s, new.len // s.element_bytes)):
+        try:
+            check_idle(self)
+            refuse(space, s, &new)
+        finally:
+            PyBuffer_Release(&new)
+    old = self.view[space]
+    self.view[space] = new
+    self.base[space] = new.buf
+    PyBuffer_Release(&old)  # last: it may run other code
+    return 0
+
+
+cdef int let_go(Binding self, int space) except -1:
+    cdef Py_buffer old
+    check_space(self, space)
+    check_idle(self)
+    old = self.view[space]
+    memset(&self.view[space], 0, sizeof(Py_buffer))
+    self.base[space] = NULL
+    PyBuffer_Release(&old)
+    return 0
 
 
 cdef int provide_threads(Binding self, int threads) except -1:

@@ -10,7 +10,9 @@ so sorting by number is a topological order, and a graph of any depth is walked 
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Callable
 
 import numpy as np
@@ -115,10 +117,7 @@ class Tensor:
 
 def dim_size(shape) -> int:
     """Product of a shape as a *dim*: d >= 0 fixed, d < 0 is -d times the number of rows."""
-    size = 1
-    for d in shape:
-        size *= d
-    return size
+    return math.prod(shape)
 
 
 def contiguous(shape) -> list[int]:
@@ -200,20 +199,28 @@ def common_dtype(name: str, inputs) -> str | None:
 
 def broadcast(name: str, inputs):
     """NumPy's broadcasting rule; the symbolic batch equals itself or meets 1."""
-    ndim = max((t.ndim for t in inputs), default=0)
-    shape = []
+    try:
+        return _broadcast(tuple([t.shape for t in inputs]))
+    except ShapeError as e:
+        raise ShapeError(f"{name}: shapes {shapes_of(inputs)} {e}") from None
+
+
+@lru_cache(4096)
+def _broadcast(shapes):
+    ndim = max(map(len, shapes), default=0)
+    out = []
     for axis in range(-ndim, 0):
         d = 1
-        for t in inputs:
-            e = t.shape[axis] if -axis <= t.ndim else 1
+        for shape in shapes:
+            e = shape[axis] if -axis <= len(shape) else 1
             if e != 1 and d != 1 and e != d:
-                raise ShapeError(f"{name}: shapes {shapes_of(inputs)} do not broadcast")
+                raise ShapeError("do not broadcast")
             if e != 1:
                 d = e
-        shape.append(d)
-    if BATCH in shape[1:]:
-        raise ShapeError(f"{name}: shapes {shapes_of(inputs)} would put the batch behind dimension 0")
-    return tuple(shape)
+        out.append(d)
+    if BATCH in out[1:]:
+        raise ShapeError("would put the batch behind dimension 0")
+    return tuple(out)
 
 
 # ---------------------------------------------------------------- walking and rebuilding

@@ -65,6 +65,7 @@ class Layer:
     """
 
     input_dtype = REAL  # "int32" for layers that take row numbers
+    _switched = 0  # of all layers: how often `trainable`, or what it follows from, was set
 
     def __init__(self, name=None, trainable=True):
         self.name, self._trainable = name, bool(trainable)
@@ -114,6 +115,7 @@ class Layer:
                 raise ValueError(f"{layer!r} is part of another layer already; layer.copy() makes one like it")
         for layer in layers:
             layer._holder = self
+        Layer._switched += 1
         self.layers += layers
         return layers
 
@@ -124,6 +126,7 @@ class Layer:
     @trainable.setter
     def trainable(self, value):
         self._trainable = bool(value)
+        Layer._switched += 1
 
     def copy(self) -> Layer:
         """A layer of the same settings, not built yet."""

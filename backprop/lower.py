@@ -26,7 +26,7 @@ import numpy as np
 from .graph import Operation, Tensor, ancestors, apply, contiguous, dim_size, register
 from .ops import broadcast_to
 from .plan import Group, Plan, emit, operand_kind, root
-from .rowblocks import part, worth_it
+from .rowblocks import LEAST_ROWS, part, worth_it
 from .rowupdates import beside, row_updates
 from .simplify import simplify
 
@@ -113,9 +113,11 @@ def lower(outputs, dtype: str, *, storage: dict[str, Storage] | None = None, ass
         nodes, merged = _order([*homes, *wanted], homes, late, checks)
     nodes = _expressible(nodes)
     builder = _Grouping(nodes, homes, checks, set(late), merged, fuse, updates)
-    blocks = None if row_blocks is False or products else part(builder.groups, homes, checks, builder.late, builder.barrier)
-    if blocks is not None and row_blocks is None and not worth_it(blocks, capacity, np.dtype(dtype).itemsize):
-        blocks = None
+    blocks = None
+    if not products and (row_blocks or (row_blocks is None and capacity >= LEAST_ROWS)):
+        blocks = part(builder.groups, homes, checks, builder.late, builder.barrier)
+        if blocks is not None and row_blocks is None and not worth_it(blocks, capacity, np.dtype(dtype).itemsize):
+            blocks = None
     return emit(builder.groups, homes, checks, outputs, dtype, storage or {}, capacity, builder.barrier, blocks, products)
 
 

@@ -14,7 +14,7 @@ from operator import call
 
 import numpy as np
 
-from . import init
+from . import _core, init
 from .arrays import check_array
 from .autodiff import gradients
 from .errors import ShapeError
@@ -116,6 +116,7 @@ class Network:
         self.seed = seed
         self._inputs = None
         self._plans, self._free, self._lock = {}, {}, threading.Lock()
+        self._again = None
         self._pending: list = []
         self._draw = 0
 
@@ -169,7 +170,7 @@ class Network:
         taken = tables(self._outputs, [self._sources[p] for p in self._parameters])
         self._tables = {p for p in self._parameters if self._sources[p] in taken}  # their gradients are sparse
         self._gradient_offsets, self._gradient_size = _places([p for p in self._parameters if p not in self._tables])
-        self._gradients, self._row_gradients = None, {}
+        self._gradients, self._gradient_views, self._row_gradients = None, None, {}
         self._id_ranges = self._find_id_ranges()
         self._initialize()
 
@@ -276,7 +277,11 @@ class Network:
     @property
     def gradients(self):
         """The gradients of the last backward passes: views of `flat_gradients`, and a `RowGradient` for each table."""
-        views = self._views(self.flat_gradients, self._gradient_offsets)
+        if self._gradient_views is None:
+            self._gradient_views = self._views(self.flat_gradients, self._gradient_offsets)
+        views = self._gradient_views
+        if not self._tables:
+            return views
         return Views({name: views[name] if name in views else self._row_gradient(p)
                       for p, name in self._names.items() if p not in self._buffer_offsets})
 
@@ -431,12 +436,15 @@ class Network:
         """
         if batch_size is not None and (not hasattr(batch_size, "__index__") or batch_size < 1):
             raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
-        arrays = self.check_inputs(X)
-        return self._run(arrays, False, _CHUNK if batch_size is None else int(batch_size))
+        return self(X) if batch_size is None else self._run(self.check_inputs(X), False, int(batch_size))
 
     def __call__(self, X, training=False):
         """Outputs for `X`; with ``training=True`` those that training would see: dropout is drawn anew, and layers that normalise
         over the batch take all rows of `X` for one batch. Nothing is written: buffers stay as they are."""
+        if not training and self._again is not None:
+            result = self._again(X)
+            if result is not None:
+                return result
         arrays = self.check_inputs(X)
         whole = training and bool(self._buffers)
         return self._run(arrays, bool(training), 1 << max(arrays[0].shape[0] - 1, 0).bit_length() if whole else _CHUNK)
@@ -460,7 +468,18 @@ class Network:
             self._set_rows(plan, binding, rows)
             self._status(binding.run(rows, 0, -1, self.seed or 0, self._draw, start, False, 0))
         self._release(key, plan, binding)
+        if self._again is None and not training and chunk == _CHUNK and nodes is self._outputs:
+            self._again = self._short(key, plan)
         return results[0] if len(results) == 1 else results
+
+    def _short(self, key, plan):
+        """The short way for predictions of rows that need no conversion, or None for networks that have none. A control loop asks for
+        one row at a time, and the checks of arrays of every kind would take longer than a small network."""
+        if len(self._inputs) + len(self._outputs) != 2 or self._id_ranges or plan.scalars or self._inputs[0] not in plan.inputs:
+            return None
+        x, = self._inputs
+        return _core.Forward(self._free[key], plan.spaces[f"input {plan.inputs.index(x)}"], plan.spaces["output 0"], x.shape[1:],
+                             self._outputs[0].shape[1:], np.ndarray, np.empty, np.dtype(self._outputs[0].dtype), self.seed or 0)
 
     def _release(self, key, plan, binding):
         for i, s in enumerate(plan.inputs):

@@ -7,6 +7,7 @@ describes, and keeps a description that a person can read.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -47,6 +48,7 @@ def root(t: Tensor) -> Tensor:
     return t
 
 
+@lru_cache(4096)
 def operand_kind(operand, shape, rows, cols):
     """How an operand of shape `operand` lies under an elementwise node of `shape` over the region [rows, cols], or None."""
     if dim_size(operand) == dim_size(shape):
@@ -149,6 +151,7 @@ class _Emitter:
         self.instructions: list[list[int]] = []
         self.lines: list[str] = []
         self.names: dict[Tensor, str] = {}
+        self.unnamed = 0  # values that have had to be given a name
         self.randoms: dict[object, int] = {}
         self.place: dict[Tensor, tuple[str, int]] = {}
         self.part: dict[Group, int] = {}  # where the parts of a sum over row blocks lie
@@ -513,7 +516,8 @@ class _Emitter:
     def _name(self, t):
         t = root(t)
         if t not in self.names:
-            self.names[t] = f"t{sum(1 for k in self.names if k.op.kind != 'source')}"
+            self.names[t] = f"t{self.unnamed}"
+            self.unnamed += 1
         return self.names[t]
 
     def _result(self, t):

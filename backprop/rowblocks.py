@@ -22,7 +22,7 @@ from .plan import ROWS, Group, root
 
 # Chosen where it was measured to pay (1.1 to 1.2 times on one thread at 10,000 rows, nothing at 1,000, more with threads): there are
 # blocks to share, the weights stay in half of the smallest L2 while the rows pass by, and the rows do not.
-_BLOCKS = 4
+LEAST_ROWS = 3 * ROWS + 1
 _WEIGHT_BYTES = 128 << 10
 _ROW_BYTES = 256 << 10
 
@@ -87,7 +87,7 @@ def worth_it(parts: RowBlocks, capacity: int, item: int) -> bool:
                   and g.anchor.op.kind == "matmul" for x in g.anchor.inputs[1:])
     sums = sum(dim_size(g.anchor.shape) for g in parts.sums)
     width = -sum(dim_size(t.shape) for t in parts.private)  # numbers a row
-    return (capacity > (_BLOCKS - 1) * ROWS and max(weights, sums) * item <= _WEIGHT_BYTES
+    return (capacity >= LEAST_ROWS and max(weights, sums) * item <= _WEIGHT_BYTES
             and width * item * capacity >= _ROW_BYTES and sums <= ROWS * width)  # the parts take no more room than was saved
 
 

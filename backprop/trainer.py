@@ -24,6 +24,7 @@ from .arrays import check_array, check_rows
 from .errors import NonFiniteError, named
 from .graph import BATCH, source
 from .lower import Assign, Storage, lower
+from .layers import Layer
 from .network import Network, aligned_zeros
 from .sparse import RowGradient
 from .streams import Batches
@@ -45,63 +46,48 @@ def _check_some(name, weights, weighted):
 
 
 class _Repeat:
-    """A step like the one before: arrays of the same shapes and dtypes, inputs that need no conversion. What is left to check is
-    done on the way in, so that a small network's step is not mostly checks."""
+    """A step, or a call for gradients, like the one before: arrays of the same shapes and dtypes, inputs that need no conversion. What
+    is left to check is done on the way in, so that a small network's step is not mostly checks."""
 
-    __slots__ = ("x", "y", "held", "trainable", "parameters", "labels", "check", "checked", "spaces", "classes", "rows", "ids", "limit")
+    __slots__ = ("held", "rows", "switched", "check", "put")
 
     @classmethod
-    def of(cls, trainer, x, y):
+    def of(cls, trainer, mode, x, y):
         net = trainer.net
-        if trainer.accumulate > 1:
+        if (mode == "step" and trainer.accumulate > 1 or len(net._inputs) + len(net._outputs) != 2
+                or not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray)):
             return None
-        words = net._inputs[0].dtype == "int32"
-        low, limit, _ = net._id_ranges.get(net._inputs[0], (-1, 0, None))
-        if not (type(x) is np.ndarray and type(y) is np.ndarray and x.flags.c_contiguous
-                and (x.dtype in (np.int64, np.int32) and low == 0 if words else x.dtype == net.dtype)
-                and len(net._inputs) == len(net._outputs) == 1):
+        inputs, loss, output = net._inputs[0], trainer.losses[0], net._outputs[0]
+        low, limit, _ = net._id_ranges.get(inputs, (-1, 0, None))
+        words = inputs.dtype == "int32"
+        if words and low != 0:
             return None
         self = cls()
-        loss, output = trainer.losses[0], net._outputs[0]
-        if type(loss) is losses.CrossEntropy and y.ndim == 1 and y.dtype in (np.int64, np.int32) and y.flags.c_contiguous:
-            self.check, self.labels, labels = None, np.empty(y.shape, dtype=np.int32), True
+        if type(loss) is losses.CrossEntropy and y.ndim == 1 and y.dtype in (np.int64, np.int32):
+            self.check, targets, labels = None, y, np.empty(y.shape, dtype=np.int32)
         else:
-            self.check, self.labels = partial(loss.check, "y", output_shape=output.shape, dtype=net.dtype), None
-            a = self.check(y)
-            self.checked, labels = (a.shape, a.dtype), a.dtype == np.int32
-        self.x, self.y, self.rows, self.parameters = (x.shape, x.dtype), (y.shape, y.dtype), len(x), net._parameters + net._buffers
-        self.trainable = [p.layer.trainable for p in self.parameters]
-        self.held = trainer._prepare("step", len(x), (labels,), False)
-        self.classes = output.shape[-1]
-        self.ids, self.limit = np.empty(x.shape, dtype=np.int32) if words else None, limit
-        self.spaces = {i: space for space, i in self.held[0].feeds}
+            self.check, labels = partial(loss.check, "y", output_shape=output.shape, dtype=net.dtype), None
+            targets = self.check(y)
+        self.held = trainer._prepare(mode, len(x), (labels is not None or targets.dtype == np.int32,), False)
+        plan, binding = self.held[:2]
+        if mode == "gradients" and not plan.whole:
+            return None
+        spaces = {i: space for space, i in plan.feeds}
+        self.put = _core.Feeds(binding, np.ndarray, (spaces.get(0, -1), spaces.get(1, -1)), (x.shape, targets.shape),
+                               (np.empty(x.shape, np.int32) if words else None, labels), (limit, output.shape[-1]))
+        self.rows, self.switched = len(x), Layer._switched
         return self
 
     def takes(self, x, y):
         """Put `x` and `y` in place; False where this step is not like the last, or an array does not pass."""
-        if (type(x) is not np.ndarray or type(y) is not np.ndarray or (x.shape, x.dtype) != self.x or (y.shape, y.dtype) != self.y
-                or not x.flags.c_contiguous or not x.flags.aligned or [p.layer.trainable for p in self.parameters] != self.trainable):
+        if Layer._switched != self.switched:
             return False
-        if self.check is None:
-            if not y.flags.c_contiguous or not y.flags.aligned or _core.narrow_labels(y, self.labels, self.classes) >= 0:
-                return False
-            targets = self.labels
-        else:
+        if self.check is not None:
             try:
-                targets = self.check(y)
+                y = self.check(y)
             except (ValueError, TypeError):
                 return False
-            if (targets.shape, targets.dtype) != self.checked:
-                return False
-        if self.ids is not None:
-            if _core.narrow_labels(x.reshape(-1), self.ids.reshape(-1), self.limit) >= 0:
-                return False
-            x = self.ids
-        binding = self.held[1]
-        binding.set(self.spaces[0], x)
-        if 1 in self.spaces:  # a loss may have no use for its targets
-            binding.set(self.spaces[1], targets)
-        return True
+        return self.put(x, y)
 
 
 class Trainer:
@@ -197,7 +183,7 @@ class Trainer:
         self.stop_training, self.feed = False, None
         self._plans: dict = {}
         self._make: Callable = lower  # or `lower.Programs`, where many trainers have the same graph
-        self._fast = None
+        self._fast: dict = {}
         self._state = None
         self._assigned: dict = {}  # the optimiser of each parameter, by name, and the different ones of them
         self._optimizers: list = []
@@ -306,7 +292,7 @@ class Trainer:
             plan = self._make([total, *(t for s in sums.values() for t in s.parts())], net.dtype, assigns=assigns,
                               storage=self._storage(**storage), checks=[total, *checks], late=late,
                               capacity=capacity, fuse=self.fuse, products=self.products)
-            plan.tables = list(sums)
+            plan.tables, plan.whole = list(sums), not net._tables and len(trainable) == len(net._parameters)
         plan.feeds = [(plan.spaces[f"input {plan.inputs.index(s)}"], i) for i, s in enumerate(feeds) if s in plan.inputs]
         return plan
 
@@ -352,6 +338,7 @@ class Trainer:
             numbers = np.zeros(max(len(plan.scalars), 1), dtype=net.dtype)
             if plan.scalars:
                 binding.set(plan.spaces["scalars"], numbers)
+                plan.numbers = _core.Numbers(numbers, plan.scalars)
             out = np.zeros((), dtype=net.dtype)  # the loss; "apply" has none, nor has "update" without penalties
             if mode in ("step", "gradients", "micro", "update") and plan.outputs:
                 binding.set(plan.spaces["output 0"], out)
@@ -413,20 +400,30 @@ class Trainer:
         return arrays, tuple(v.dtype == np.int32 for v in ys)
 
     def _run(self, mode, x, y, sample_weight):
+        """The loss of a step, or of a call for gradients."""
+        fast = self._fast.get(mode)
+        if fast is not None and sample_weight is None and fast.takes(x, y):
+            return self._run_held(fast.held, fast.rows, int(mode == "step"))
         arrays, labels = self._check(x, y, sample_weight, ("x", "y", "sample_weight"))
-        n = arrays[0].shape[0]
-        if mode == "step":
-            return self._step(arrays, slice(None), n, labels, sample_weight is not None)
-        held = self._prepare(mode, n, labels, sample_weight is not None)
+        run = self._step if mode == "step" else self._gradients
+        loss = run(arrays, slice(None), arrays[0].shape[0], labels, sample_weight is not None)
+        self._fast[mode] = _Repeat.of(self, mode, x, y) if sample_weight is None else None
+        return loss
+
+    def _gradients(self, arrays, rows, n, labels, weighted):
+        """The loss on `n` rows of checked arrays, whose gradients are left in the network."""
+        net = self.net
+        held = self._prepare("gradients", n, labels, weighted)
         plan, binding, _, _ = held
         for space, i in plan.feeds:
-            binding.set(space, arrays[i])
-        self.net.clear_gradients()  # those of layers that are not trained stay so
+            binding.set(space, arrays[i][rows])
+        if not plan.whole:
+            net.clear_gradients()  # those of layers that are not trained stay so
         parts = [np.empty([n if d == BATCH else d for d in t.shape], t.dtype) for t in plan.outputs[1:]]
         for i, a in enumerate(parts, 1):
             binding.set(plan.spaces[f"output {i}"], a)
         loss = self._run_held(held, n, 0)
-        self.net._row_gradients = {p: RowGradient.picked(*parts[3 * i:3 * i + 3], p.shape) for i, p in enumerate(plan.tables)}
+        net._row_gradients = {p: RowGradient.picked(*parts[3 * i:3 * i + 3], p.shape) for i, p in enumerate(plan.tables)}
         return loss
 
     def _step(self, arrays, rows, n, labels, weighted):
@@ -444,9 +441,9 @@ class Trainer:
         also if a signal's exception is raised then. `row0` is the row of the batch that the first of them is, `more` are scalars."""
         plan, binding, numbers, out = held
         if plan.scalars:
-            values = self._numbers(self.t + 1, self.epoch, n)
+            values = self._numbers(self.t + 1, self.epoch, n) if updates else {"rows": n}
             values.update(more)
-            numbers[:] = [values[k] for k in plan.scalars]
+            plan.numbers(values)
         before, binding.done = self.t, 0
         try:
             status, _, value, limit = binding.run(n, 0, -1, self.seed, before, row0, True, 0)
@@ -492,12 +489,7 @@ class Trainer:
             The loss is NaN or infinite; nothing was changed.
         """
         with self._guard:
-            fast = self._fast
-            if fast is not None and sample_weight is None and fast.takes(x, y):
-                return self._run_held(fast.held, fast.rows, 1)
-            loss = self._run("step", x, y, sample_weight)
-            self._fast = _Repeat.of(self, x, y) if sample_weight is None else None
-            return loss
+            return self._run("step", x, y, sample_weight)
 
     def loss_and_gradients(self, x, y, sample_weight=None):
         """The mean loss and its gradients, with the penalties and before any clipping; nothing is updated.
@@ -584,7 +576,7 @@ class Trainer:
                 raise RuntimeError("averaged() is not to be nested")
             flat, average = self.net.flat_parameters, self._average()
             kept = flat.copy()
-            self._fast, self._swapped = None, True
+            self._fast, self._swapped = {}, True
             try:
                 flat[...] = average
                 yield self
@@ -825,7 +817,7 @@ class Trainer:
                 self.t += made
             except BaseException:  # a signal's may come between any two lines: the binding's own arrays may not be back
                 self.t = before + binding.done
-                self._plans, self._fast = {}, None
+                self._plans, self._fast = {}, {}
                 raise
             done += made
             ahead = min(4096, max(1, int(2 * _SEGMENT * made / max(time.perf_counter() - clock, 1e-6))))
@@ -854,13 +846,13 @@ class Trainer:
     def _drawn(self, batches, run):
         """What `_single_steps` takes, from batches; no arrays where they are in place already."""
         for i, x, y, w in batches:
-            fast = self._fast
+            fast = self._fast.get("step")
             if fast is not None and w is None and not run.each_batch and fast.takes(x, y):
                 yield None, None, fast.rows, None, None
                 continue
             arrays, labels = self._check_batch(i, x, y, w)
             yield arrays, slice(None), arrays[0].shape[0], labels, w is not None
-            self._fast = _Repeat.of(self, x, y) if w is None else None
+            self._fast["step"] = _Repeat.of(self, "step", x, y) if w is None else None
 
     def _single_steps(self, drawn, steps, run):
         """Steps that come back to Python, each of (arrays, rows of them, how many, which targets are labels, weighted or not)."""
@@ -873,7 +865,7 @@ class Trainer:
             if run.each_batch:
                 self.feed = (arrays, rows)
                 run("on_batch_begin", self, epoch=self.epoch + 1, batch=len(sizes))
-            loss = self._run_held(self._fast.held, n, 1) if arrays is None else self._step(arrays, rows, n, labels, weighted)
+            loss = self._run_held(self._fast["step"].held, n, 1) if arrays is None else self._step(arrays, rows, n, labels, weighted)
             step_losses.append(loss)
             sizes.append(n)
             if run.each_batch:

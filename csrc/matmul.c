@@ -21,7 +21,7 @@ enum {
     A_BYTES = 192 << 10,
     B_BYTES = 128 << 10,
     C_BYTES = 384 << 10,
-    KEEP_BYTES = 2 << 20,  /* read once per block of C: L3 is fast enough */
+    KEEP_BYTES = 8 << 20,  /* read once per block of C, 1 byte for some 100 operations: memory would be fast enough */
     NC = 512,              /* rows this short are kept whole, so that the epilogue sees contiguous blocks */
     /* Where packing pays, measured. Packing costs some 4 rows or columns of the product. A is read as it is, one stream
      * for each row of a tile, unless it is stored transposed (each step of k a line of its own). B is read as it is

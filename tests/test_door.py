@@ -320,3 +320,78 @@ def test_kernel_matmul_takes_all_strides(isa):
         for tb in (False, True):
             _core.kernel_matmul(isa, x.T if ta else x, y.T if tb else y, out[:, :11], ta, tb)
             assert (out[:, :11] == x @ y).all() and (out[:, 11:] == -1).all()
+
+
+# ---------------------------------------------------------------- the short way of what is done again and again
+
+
+def feeds(labels=None, space=1, limit=5):
+    binding, x, _ = bound()
+    return binding, _core.Feeds(binding, np.ndarray, (space,), (x.shape,), (labels,), (limit,))
+
+
+def test_feeds_take_what_fits_as_it_lies():
+    binding, put = feeds()
+    x = np.ones((8, 3), np.float32)
+    assert put(x)
+    held = weakref.ref(x)
+    del x
+    gc.collect()
+    assert held() is not None  # by the binding
+    wrong = np.zeros(8 * 3 * 4 + 1, np.uint8)[1:].view(np.float32).reshape(8, 3)
+    for other in (wrong, np.ones((8, 3)), np.ones((3, 8), np.float32), np.ones((4, 6), np.float32), np.ones((7, 3), np.float32), np.ones(24, np.float32),
+                  np.ones((8, 6), np.float32)[:, ::2], np.ones((8, 3), np.float32).tolist(), memoryview(np.ones((8, 3), np.float32)), None):
+        assert not put(other)
+    binding.run(8)
+    with pytest.raises(ValueError, match="expected 1 arrays"):
+        put(wrong, wrong)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_feeds_copy_labels_that_are_in_range(dtype):
+    labels = np.empty((8, 3), np.int32)
+    _, put = feeds(labels, space=-1)
+    good = np.arange(24).reshape(8, 3).astype(dtype) % 5
+    assert put(good) and np.array_equal(labels, good)
+    for other in (good - 1, good + 1, good.astype("float32"), good.astype("uint8"), good[:7], good.T, good.reshape(3, 8), good.astype(">i8"), good[::-1]):
+        assert not put(other)
+    assert put(good) and np.array_equal(labels, good)
+
+
+def test_feeds_that_cannot_be():
+    binding, x, _ = bound()
+    for labels, error in ((np.empty((8, 3), np.int64), TypeError), (np.empty((3, 8), np.int32), ValueError), (np.empty((3, 8), np.int32).T, ValueError)):
+        with pytest.raises(error, match=r"labels\[0\]"):
+            _core.Feeds(binding, np.ndarray, (1,), (x.shape,), (labels,), (5,))
+    with pytest.raises(ValueError, match="equally many"):
+        _core.Feeds(binding, np.ndarray, (1, 2), (x.shape,), (None,), (0,))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_numbers_are_written_by_name(dtype):
+    array = np.zeros(3, dtype)
+    write = _core.Numbers(array, ["b", "a"])
+    write({"a": 0.1, "b": 2, "c": 3.0})
+    assert array.tolist() == [2, np.dtype(dtype).type(0.1), 0]
+    for values, error in (({"a": 1.0}, KeyError), ({"a": "x", "b": 1}, TypeError)):
+        with pytest.raises(error):
+            write(values)
+    for bad, error in ((np.zeros(1, dtype), ValueError), (np.zeros(4, dtype)[::2], ValueError), (np.zeros(2, int), TypeError)):
+        with pytest.raises(error, match="array"):
+            _core.Numbers(bad, ["b", "a"])
+
+
+def test_a_short_way_forward():
+    binding, _, _ = bound()
+    free = [binding]
+    forward = _core.Forward(free, 1, 2, (3,), (2,), np.ndarray, lambda shape, dtype: np.zeros(2, dtype), np.dtype("float32"), 0)
+    x = np.ones((4, 3), np.float32)
+    assert forward(x).tolist() == [1.5, 1.5] and free == [binding]
+    held = weakref.ref(x)
+    del x
+    gc.collect()
+    assert held() is None
+    for other in (np.ones((9, 3), np.float32), np.ones((0, 3), np.float32), np.ones((4, 3)), np.ones((2, 6), np.float32), np.float32(1), [[1, 2, 3]]):
+        assert forward(other) is None and free == [binding]
+    free.clear()
+    assert forward(np.ones((4, 3), np.float32)) is None

@@ -409,6 +409,7 @@ def test_ctrl_c_stops_all_threads(longest):
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an interval timer")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may strike a callback of the garbage collector
 def test_a_signal_at_any_moment_leaves_whole_steps_and_no_thread():
     class Alarm(BaseException):
         pass

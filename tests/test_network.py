@@ -1,5 +1,8 @@
 """Networks: how they are built, what they say of themselves, what goes in and out, and their gradients."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -178,6 +181,59 @@ def test_the_callers_arrays_are_not_kept():
     assert not np.shares_memory(out, net.predict(x))
 
 
+def slowly(net, x):
+    """Outputs by the way that every array takes."""
+    return net._run(net.check_inputs(x), False, 1024)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_repeated_predictions_take_every_array(dtype):
+    net = bp.Sequential([bp.Dense(6, "tanh"), bp.Dropout(0.5), bp.BatchNorm(), bp.Dense(3)], seed=1, dtype=dtype)
+    x = hashed((40, 5), 1).astype(dtype)
+    net(x[:1])
+    assert net._again is not None
+    unaligned = np.zeros(x.nbytes + 1, "uint8")[1:].view(dtype).reshape(x.shape)
+    unaligned[:] = x
+    fixed = x.copy()
+    fixed.flags.writeable = False
+    wide = np.resize(x, (3000, 5))
+    for a in (x, x[:1], x[::2], x[:0], x.T.copy().T, unaligned, fixed, x.astype("float16"), x.astype(int), x.astype(">f4"), x.tolist(), wide,
+              np.ma.array(x)):
+        want = slowly(net, a)
+        for out in (net(a), net.predict(a), net.predict(a, batch_size=7)):
+            assert out.dtype == dtype and out.tobytes() == want.tobytes() and out.shape == want.shape
+            assert out.flags.owndata and out.flags.writeable
+    assert net(x, training=True).tobytes() != net(x).tobytes()
+    for a, error in ((x[:, :4], bp.ShapeError), (x[0], bp.ShapeError), (x[None], bp.ShapeError), (x.astype(complex), TypeError),
+                     (x.astype(str), (TypeError, ValueError))):
+        with pytest.raises(error):
+            net(a)
+    net.parameters["0.weight"][:] *= 2
+    assert net(x).tobytes() == slowly(net, x).tobytes()
+    assert sys.getrefcount(x) == sys.getrefcount(fixed) == 2
+
+
+@pytest.mark.parametrize("make, x", [
+    (two_inputs, [np.ones((3, 4), "float32")] * 2),
+    (lambda: bp.Sequential([bp.Input(dtype="int32"), bp.Embedding(5, 3), bp.Dense(2)], seed=1), np.array([0, 4, 2], "int32")),
+])  # fmt: skip
+def test_repeated_predictions_of_networks_with_no_short_way(make, x):
+    net = make()
+    first, second = net(x), net(x)
+    assert np.all([np.array_equal(a, b) for a, b in zip(first, second)]) and net._again is None
+    with pytest.raises(ValueError):
+        net(x + 5 if isinstance(x, np.ndarray) else x[:1])
+
+
+def test_repeated_predictions_from_many_threads():
+    net = bp.Sequential([bp.Dense(64, "tanh"), bp.Dense(3)], seed=1)
+    x = hashed((200, 5), 1).astype("float32")
+    want = [net(row) for row in x[:, None]]
+    with ThreadPoolExecutor(8) as pool:
+        for got, row in zip(pool.map(net, [row for row in x[:, None]] * 5), want * 5):
+            assert got.tobytes() == row.tobytes()
+
+
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8"])
 def test_batch_size_of_a_prediction(batch_size):
     net = bp.Sequential([bp.Input(2), bp.Dense(1)])
@@ -278,3 +334,15 @@ def test_trainable_may_change_between_steps():
         trainer.step(x, y)
         assert np.array_equal(before[0], net.parameters["0.weight"]) == frozen
         assert not np.array_equal(before[1], net.parameters["1.weight"])
+
+
+@pytest.mark.parametrize("spoil", [lambda a: a[:, ::-1][:, ::-1], lambda a: a[::-1].copy()[::-1], np.asfortranarray,
+                                   lambda a: np.repeat(a, 2, axis=0)[::2]])  # fmt: skip
+def test_repeated_steps_take_rows_that_lie_anyhow(spoil):
+    x, y = hashed((12, 4), 1).astype("float32"), np.arange(12) % 3
+    results = []
+    for way in (lambda a: a, spoil):
+        trainer = bp.Trainer(bp.Sequential([bp.Dense(6, "relu"), bp.Dense(3)], seed=1))
+        results.append([trainer.step(x, y), trainer.step(way(x), y), trainer.step(x, np.repeat(y, 2)[::2]), trainer.step(x, y)])
+        results[-1].append(trainer.net.flat_parameters.tobytes())
+    assert results[0] == results[1]

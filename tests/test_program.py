@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+import backprop as bp
 from backprop import _core
 
 MAP = {name: i for i, (name, _, _) in enumerate(_core.MAP_OPS)}
@@ -567,7 +568,8 @@ def train(steps, *, threads=1, fill=0, order=None, n=150, dtype=np.float32, hidd
     x, y, p, v, const = training_arrays(total, dtype, inputs, n)
     losses = np.zeros(steps, dtype)
     rates = np.stack([np.linspace(0.3, 0.1, steps), np.full(steps, 0.9)], axis=1).astype(dtype)
-    b = w.bind(x, y, p, v, losses, rates, const)
+    with bp.threads(threads):  # its context is made for so many, however few the machine has
+        b = w.bind(x, y, p, v, losses, rates, const)
     b.arena()[:] = bytes([fill]) * w.arena
     if copies:  # rows that are not dense, so that they are brought together though their order is plain
         x = np.concatenate([x, x], axis=1)[:, :inputs]

@@ -70,6 +70,7 @@ static void random_uniform(void *dst, int64_t rows, int64_t cols, uint64_t seed,
     }
     int64_t first = col0 / 4, end = (col0 + cols + 3) / 4; /* blocks of a row */
     int64_t at_row = 0, at = first;                       /* the first block of the batch */
+    int whole = col0 == 4 * first && cols == 4 * (end - first); /* no block is cut: rows follow each other without a gap */
     while (at_row < rows) {
         uint_ column[RANDOM_BLOCKS], row[RANDOM_BLOCKS];
         real u[4 * RANDOM_BLOCKS];                        /* [block][4] */
@@ -81,6 +82,13 @@ static void random_uniform(void *dst, int64_t rows, int64_t cols, uint64_t seed,
             int last = ++c == end;
             c = last ? first : c;
             i += last;
+        }
+        int64_t left = (rows - at_row) * (end - first) - (at - first);
+        if (whole && left >= RANDOM_BLOCKS) {             /* the batch is one run of the tile */
+            random_blocks(column, row, node, (uint32_t)step, keys, (real *)dst + at_row * cols + 4 * (at - first));
+            at_row = i;
+            at = c;
+            continue;
         }
         random_blocks(column, row, node, (uint32_t)step, keys, u);
         for (int64_t q = 0; q < RANDOM_BLOCKS && at_row < rows;) { /* one run of blocks for each row, cut to the tile */
