@@ -153,8 +153,8 @@ def _each(name, value, n):
     """What an option is for each of `n` models."""
     if isinstance(value, (list, range)) or (isinstance(value, np.ndarray) and value.ndim == 1 and name not in _ARRAYS):
         if len(value) != n:
-            raise ValueError(f"{name} is a list of {len(value)} for {n} models: a list has a value for each of them, and what is for all "
-                             f"is {'an array' if name in _ARRAYS else 'a tuple or a single value'}")
+            raise ValueError(f"{name} is a list of {len(value)} for {n} models: a list has a value for each of them, and what is for "
+                             f"all is {'an array' if name in _ARRAYS else 'a tuple or a single value'}")
         return list(value)
     return [value] * n
 
