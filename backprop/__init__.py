@@ -33,13 +33,14 @@ from .windows import corrupt_windows, windows
 
 if _typing.TYPE_CHECKING:
     from . import data, view
+    from .many import fit_many
     from .rates import rate_finder
     from .vectors import WordVectors, fine_tuning_advice, untouched_words
 
 __version__ = "0.1.0"
 _LATE = ("data", "view")  # imported when first used: they need more of the standard library than all the rest
 _LATE_NAMES = {**dict.fromkeys(("WordVectors", "fine_tuning_advice", "untouched_words"), "vectors"), "rate_finder": "rates",
-               "profile": "profiling"}
+               "profile": "profiling", "fit_many": "many"}
 
 
 @_contextmanager

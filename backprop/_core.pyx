@@ -8,6 +8,7 @@ in through the buffer protocol, so there is no tie to NumPy's ABI, and one build
 """
 import os
 import sys
+import threading
 
 import numpy
 
@@ -89,6 +90,7 @@ cdef extern from "backprop.h" nogil:
     int bp_threads_get()
     int bp_threads_set(int n)
     int bp_share_always(int on)
+    int bp_threads_limit(int n)
 
     ctypedef struct bp_context
     ctypedef struct bp_call_array:
@@ -202,12 +204,12 @@ select_isa()
 
 
 def threads_get():
-    """The number of threads that a call may use, at most."""
+    """The number of threads that a call from this thread may use, at most."""
     return bp_threads_get()
 
 
 def threads_set(int n):
-    """Sets the number of threads, n >= 1, and returns the old one."""
+    """Sets the number of threads, n >= 1, for calls from any thread, and returns the old one."""
     if n < 1:
         raise ValueError(f"threads: at least 1, got {n}")
     return bp_threads_set(n)
@@ -216,6 +218,13 @@ def threads_set(int n):
 def share_always(bint on):
     """Has every instruction shared among the threads, whatever that is worth (for the tests), or not; returns the old setting."""
     return bool(bp_share_always(on))
+
+
+def threads_limit(int n):
+    """Limits the calling thread's own calls to `n` threads, whatever is set for all (0: no limit); returns the old limit."""
+    if n < 0:
+        raise ValueError(f"threads: at least 0, got {n}")
+    return bp_threads_limit(n)
 
 
 def threads_default():
@@ -487,10 +496,24 @@ cdef class Program:
         return self.n_chains
 
 
+cdef object here = threading.local()  # `poll`: what poll_with was given
+
+
+def poll_with(look):
+    """Has runs of the calling thread call ``look()`` wherever they look at signals (Python shows those to the main thread
+    alone); what it raises ends the run as an exception of a signal handler does. None: no longer. Returns the old one."""
+    old = getattr(here, "poll", None)
+    here.poll = look
+    return old
+
+
 cdef int poll_signals(void *binding) noexcept with gil:
     """Runs Python's signal handlers; what one raises is kept for the caller of the run, and the run stops."""
     try:
         PyErr_CheckSignals()
+        look = getattr(here, "poll", None)
+        if look is not None:
+            look()
     except BaseException as e:
         (<Binding>binding).pending = e
         return 1

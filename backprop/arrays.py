@@ -5,7 +5,7 @@ It stands low in the house, because layers, trainers, metrics and data readers a
 
 import numpy as np
 
-__all__ = ["check_array", "check_weights"]
+__all__ = ["Once", "check_array", "check_rows", "check_weights"]
 
 _CHUNK = 1 << 20  # elements looked at in one go, so that a large memory map is not doubled by its own check
 
@@ -79,6 +79,34 @@ def check_weights(name, weights, n):
     if not weights.any():
         raise ValueError(f"{name} are all zero")
     return weights
+
+
+def check_rows(name, rows, n):
+    """Numbers of rows of arrays that have `n`: int64, shape (k,), at least one. A mask, n booleans, names the rows where it is True."""
+    a = _as_ndarray(name, rows)
+    if a.dtype == bool:
+        if a.shape != (n,):
+            raise ValueError(f"{name} is a mask of shape {a.shape} for {n} rows")
+        a = np.flatnonzero(a)
+    a = check_array(name, a, np.int64, ndim=1)
+    if a.min() < 0 or a.max() >= n:
+        i = int(((a < 0) | (a >= n)).argmax())
+        raise ValueError(f"{name}[{i}] is {a[i]}, out of range for {n} rows (0 .. {n - 1})")
+    return a
+
+
+class Once:
+    """Checks an array once, where many networks are given the same: ``once(f, name, a, ...)`` is ``f(name, a, ...)``, or what that was
+    the last time."""
+
+    def __init__(self):
+        self._found = {}
+
+    def __call__(self, f, name, a, *args, **options):
+        key = (f, name, id(a), args, *options.items())
+        if key not in self._found:
+            self._found[key] = (f(name, a, *args, **options), a)  # `a` too: another object would have its id else
+        return self._found[key][0]
 
 
 def _as_ndarray(name, a):

@@ -1,10 +1,10 @@
 """What happens beside training: history, early stopping, the progress line, callbacks of a user's own.
 
-A callback has any of these methods; all are called on the thread that called ``fit``, with the trainer first and the rest as
-keywords (skorch's names): ``on_train_begin(trainer, epochs)``, ``on_train_end(trainer)``, ``on_epoch_begin(trainer, epoch)``,
-``on_epoch_end(trainer, epoch, logs)``, ``on_batch_begin(trainer, epoch, batch)``, ``on_batch_end(trainer, epoch, batch, loss)``.
-Those for batches cost a call into Python for every step; leave them out where they are not needed. ``trainer.stop_training =
-True`` ends the training after the step.
+A callback has any of these methods; all are called on the thread that called ``fit`` (by `fit_many` on the thread of the model, one
+at a time), with the trainer first and the rest as keywords (skorch's names): ``on_train_begin(trainer, epochs)``,
+``on_train_end(trainer)``, ``on_epoch_begin(trainer, epoch)``, ``on_epoch_end(trainer, epoch, logs)``,
+``on_batch_begin(trainer, epoch, batch)``, ``on_batch_end(trainer, epoch, batch, loss)``. Those for batches cost a call into Python
+for every step; leave them out where they are not needed. ``trainer.stop_training = True`` ends the training after the step.
 
 ``on_segment(trainer, done, steps, loss)`` is for displays: some 20 times a second, `steps` None where an epoch's end is not known.
 """
@@ -98,6 +98,11 @@ class EarlyStopping(Callback):
             trainer.net.flat_parameters[...], trainer.net.flat_buffers[...] = self._parameters
 
 
+def shown(logs):
+    """The losses and accuracies of an epoch, as a line of progress has them."""
+    return "  ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in logs.items() if "loss" in k or "accuracy" in k)
+
+
 class Progress(Callback):
     """A line on the terminal that grows with the epoch, and stays when it ends."""
 
@@ -133,7 +138,6 @@ class Progress(Callback):
             self.stream.flush()
 
     def on_epoch_end(self, trainer, epoch, logs):
-        shown = "  ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in logs.items() if "loss" in k or "accuracy" in k)
         clear = "\r\x1b[K" if self.stream.isatty() else ""
-        self.stream.write(f"{clear}epoch {epoch}/{self.epochs}  {shown}  {logs['dur']:.2f} s\n")
+        self.stream.write(f"{clear}epoch {epoch}/{self.epochs}  {shown(logs)}  {logs['dur']:.2f} s\n")
         self.stream.flush()

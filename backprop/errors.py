@@ -1,6 +1,8 @@
 """The exceptions of the package. Arguments raise ValueError, TypeError and IndexError; these are for the rest."""
 
-__all__ = ["FileFormatError", "NonFiniteError", "ShapeError"]
+from contextlib import contextmanager
+
+__all__ = ["FileFormatError", "NonFiniteError", "ShapeError", "named"]
 
 
 class FileFormatError(ValueError):
@@ -13,6 +15,16 @@ class FileFormatError(ValueError):
 
 class ShapeError(ValueError):
     """Shapes do not fit together. Raised when a node of a graph is made; the message names the operation and both shapes."""
+
+
+@contextmanager
+def named(what):
+    """An error of an argument that is raised in the block says first `what` the argument belongs to."""
+    try:
+        yield
+    except (ValueError, TypeError) as e:
+        kind = next(c for c in (ShapeError, ValueError, TypeError) if isinstance(e, c))
+        raise kind(f"{what}: {e}") from e
 
 
 class NonFiniteError(FloatingPointError):

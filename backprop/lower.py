@@ -16,7 +16,9 @@ Narrow networks on tall batches do not run layer by layer but in row blocks: see
 
 from __future__ import annotations
 
+import copy
 import heapq
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,6 +119,42 @@ def lower(outputs, dtype: str, *, storage: dict[str, Storage] | None = None, ass
         if blocks is not None and row_blocks is None and not worth_it(blocks, capacity, np.dtype(dtype).itemsize):
             blocks = None
     return emit(builder.groups, homes, checks, outputs, dtype, storage or {}, capacity, builder.barrier, blocks, products)
+
+
+class Programs:
+    """`lower` for many graphs: those of the same structure have one program.
+
+    The structure is all that `lower` looks at. Sources are told apart by their places, one that holds an array is itself part of
+    it; numbers that are known only when the program runs, as learning rates, are not.
+    """
+
+    def __init__(self):
+        self._kept, self._lock = {}, threading.Lock()
+
+    def __call__(self, outputs, dtype, **options) -> Plan:
+        key, nodes = _structure(outputs, dtype, **options)
+        with self._lock:  # who comes while another lowers the same graph waits for that
+            if key not in self._kept:
+                plan = lower(outputs, dtype, **options)
+                self._kept[key] = plan, [nodes.index(s) for s in plan.inputs]
+            plan, places = self._kept[key]
+        plan = copy.copy(plan)
+        plan.inputs, plan.outputs = [nodes[i] for i in places], list(outputs)
+        return plan
+
+
+def _structure(outputs, dtype, *, storage=None, assigns=(), checks=(), late=(), **settings):
+    """The structure of a graph, a key, and its nodes in order."""
+    ends = [*outputs, *checks, *(t for a in assigns for t in (a.value, a.target) if t is not None)]
+    nodes = ancestors(ends)
+    index, draws, key = {t: i for i, t in enumerate(nodes)}, {}, [dtype]
+    for t in nodes:
+        attrs = [(k, draws.setdefault(v, len(draws)) if k == "key" and t.op.name != "scalar" else
+                  repr(v) if isinstance(v, (float, tuple)) else v) for k, v in sorted(t.attrs.items())]  # repr: 0.0 == -0.0
+        key.append((t.op.name, t.shape, t.dtype, *(index[x] for x in t.inputs), *attrs, t if t._array is not None else None))
+    key += [tuple(index[t] for t in ends), len(outputs), len(checks), *((a.space, a.offset, a.target is None) for a in assigns)]
+    key += [(name, s.elements, s.dtype, s.writable) for name, s in (storage or {}).items()]
+    return (*key, tuple(index.get(t, t) for t in late), *sorted(settings.items())), nodes
 
 
 def _copy(t):

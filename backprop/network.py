@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from operator import call
 
 import numpy as np
 
@@ -248,7 +249,7 @@ class Network:
             raise AttributeError(f"{name}: {_NO_SIZE}")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def build(self, x, argument="X") -> None:
+    def build(self, x, argument="X", once=call) -> None:
         """Fix the input size by data, where it is not known yet."""
 
     def _unbuild(self):
@@ -322,11 +323,11 @@ class Network:
 
     # ---------------------------------------------------------------- arrays in
 
-    def check_inputs(self, x, argument="X"):
+    def check_inputs(self, x, argument="X", once=call):
         """`x` (one array, a list of one for each input, or a dict by the names of inputs) as a list of arrays, all with the same
-        number of rows."""
+        number of rows; `once` may be an `arrays.Once`."""
         if not self.built:
-            self.build(x, argument)
+            self.build(x, argument, once)
         many = len(self._inputs) > 1
         called = [f"{argument}[{i}]" for i in range(len(self._inputs))] if many else [argument]
         if isinstance(x, Mapping):
@@ -340,7 +341,7 @@ class Network:
             raise ValueError(f"{argument} must be a list of {len(self._inputs)} arrays, one for each input")
         arrays = []
         for name, t, a in zip(called, self._inputs, x if many else [x]):
-            a = check_array(name, a, t.dtype, empty=True)
+            a = once(check_array, name, a, t.dtype, empty=True)
             if a.ndim == 0 or a.shape[1:] != t.shape[1:]:
                 raise ShapeError(f"{name} has shape {a.shape}; the network's input has shape {format_shape(t.shape)}")
             if t in self._id_ranges and a.size:
@@ -631,10 +632,10 @@ class Sequential(Network):
         self._assemble([x], [y], names)
         self.layers = layers  # in order, and twice where one stands twice
 
-    def build(self, x, argument="X"):
+    def build(self, x, argument="X", once=call):
         if not self.built:
             dtype = self.layers[0].input_dtype if self.layers else REAL
-            a = check_array(argument, x, self.dtype if dtype is REAL else dtype, empty=True)
+            a = once(check_array, argument, x, self.dtype if dtype is REAL else dtype, empty=True)
             if a.ndim < (2 if dtype is REAL else 1):
                 raise ShapeError(f"{argument} has shape {a.shape}; a network takes rows, (n, ...)")
             self._fresh = [layer for layer in self.layers if layer._built_for is None]

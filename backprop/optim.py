@@ -15,6 +15,8 @@ import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
+import numpy as np
+
 from . import ops
 from .graph import Tensor, scalar
 from .schedules import Constant, Schedule, as_schedule
@@ -23,14 +25,29 @@ from .schedules import Constant, Schedule, as_schedule
 _POWERS: dict[float, list[float]] = {}
 
 
-def _power(base: float, n: int) -> float:
-    """base**n as a running product, kept; 0 where it is too small to change 1 - base**n."""
-    table = _POWERS.setdefault(base, [1.0])
-    while n >= len(table):
-        if table[-1] < 1e-17:
-            return 0.0
-        table.append(table[-1] * base)
-    return table[n]
+def _power(base: float, n):
+    """base**n as a running product, 0 where it is too small to change 1 - base**n; `n` may be an array n, n + 1 ..."""
+    powers = _POWERS.get(base) or [1.0]
+    last = n if type(n) is int else int(n[-1])
+    if last >= len(powers) and powers[-1] >= 1e-17:
+        powers = powers.copy()  # never changed in place: another thread may read it, or keep one with the same numbers
+        while len(powers) <= 2 * last and powers[-1] >= 1e-17:
+            powers.append(powers[-1] * base)
+        _POWERS[base] = powers
+    if last is n:
+        return powers[n] if n < len(powers) else 0.0
+    some = powers[int(n[0]):last + 1]
+    return np.array(some + [0.0] * (len(n) - len(some)))
+
+
+def _sqrt(x):
+    return math.sqrt(x) if type(x) is float else np.sqrt(x)
+
+
+def _elementwise(numbers):
+    """Marks a method `numbers` that takes arrays of updates and rates too. One that overrides it has no mark."""
+    numbers.elementwise = True
+    return numbers
 
 
 def _check(name, value, low, high, open_low=False, open_high=True):
@@ -73,6 +90,7 @@ class Optimizer:
                 isinstance(k, str) and isinstance(v, Mapping) for k, v in self.groups.items()):
             raise TypeError(f'groups must be a dict such as {{"*.bias": {{"weight_decay": 0.0}}}}, got {groups!r}')
 
+    @_elementwise
     def numbers(self, t: int, lr: float) -> dict[str, float]:
         """Scalars of update number `t` (1, 2, 3 ...) at learning rate `lr`."""
         return {"-lr": -lr}
@@ -89,9 +107,21 @@ class Optimizer:
     def scalars(self, t: int, epoch: int) -> dict[str, float]:
         """`numbers` of update `t`, which belongs to `epoch`, and what weight decay needs, under their names in the program."""
         schedule = self.schedule
-        lr = schedule.lr if type(schedule) is Constant else float(schedule.rate(t - 1, epoch))
+        return self._named(t, schedule.lr if type(schedule) is Constant else float(schedule.rate(t - 1, epoch)))
+
+    def series(self, t: int, epoch: int, count: int) -> dict:
+        """`scalars` of the updates t, t + 1 ..., `count` of them, as columns: the same bits without a call for each."""
+        schedule = self.schedule
+        if type(self).scalars is not Optimizer.scalars or not getattr(self.numbers, "elementwise", False):
+            rows = [self.scalars(t + s, epoch) for s in range(count)]
+            return {name: [row[name] for row in rows] for name in rows[0]}
+        lr = (np.full(count, schedule.lr, "float64") if type(schedule) is Constant else
+              np.array([schedule.rate(t - 1 + s, epoch) for s in range(count)], "float64"))
+        return self._named(np.arange(t, t + count), lr)
+
+    def _named(self, t, lr):
         if self.lr_decay:
-            lr /= 1.0 + (t - 1) * self.lr_decay
+            lr = lr / (1.0 + (t - 1) * self.lr_decay)
         numbers = self.numbers(t, lr)
         if self.decoupled:
             numbers["1-lr*wd"] = 1.0 - lr * self.weight_decay
@@ -245,9 +275,10 @@ class Adam(Optimizer):
         self.betas = (_check("betas[0]", betas[0], 0, 1), _check("betas[1]", betas[1], 0, 1))
         self.eps = _check("eps", eps, 0, None)
 
+    @_elementwise
     def numbers(self, t, lr):
         b1, b2 = self.betas
-        return {"-lr/c1": -lr / (1.0 - _power(b1, t)), "1/sqrt(c2)": 1.0 / math.sqrt(1.0 - _power(b2, t))}
+        return {"-lr/c1": -lr / (1.0 - _power(b1, t)), "1/sqrt(c2)": 1.0 / _sqrt(1.0 - _power(b2, t))}
 
     def _moments(self, g, state):
         b1, b2 = self.betas
@@ -308,9 +339,10 @@ class SparseAdam(Adam):
     def __init__(self, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, groups=None):
         super().__init__(lr, betas, eps, groups=groups)
 
+    @_elementwise
     def numbers(self, t, lr):
         b1, b2 = self.betas
-        return {"-lr*sqrt(c2)/c1": -lr * math.sqrt(1.0 - _power(b2, t)) / (1.0 - _power(b1, t))}
+        return {"-lr*sqrt(c2)/c1": -lr * _sqrt(1.0 - _power(b2, t)) / (1.0 - _power(b1, t))}
 
     def update(self, p, g, state):
         new = self._moments(g, state)

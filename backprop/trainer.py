@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
+from operator import call
 
 import numpy as np
 
 from . import _core, accumulation, losses, optim, sparse, updates
 from .autodiff import gradients
 from .callbacks import Callbacks, EarlyStopping, History, Progress
-from .arrays import check_array
-from .errors import NonFiniteError, ShapeError
+from .arrays import check_array, check_rows
+from .errors import NonFiniteError, named
 from .graph import BATCH, source
 from .lower import Assign, Storage, lower
 from .layers import Layer
@@ -181,6 +182,7 @@ class Trainer:
         self.history = History()
         self.stop_training, self.feed = False, None
         self._plans: dict = {}
+        self._make: Callable = lower  # or `lower.Programs`, where many trainers have the same graph
         self._fast: dict = {}
         self._state = None
         self._assigned: dict = {}  # the optimiser of each parameter, by name, and the different ones of them
@@ -247,8 +249,8 @@ class Trainer:
                 storage = self._sums.storage()
             outputs = [] if total is None else [total]
             assigns, checks = self._updates(grads)
-            plan = lower(outputs, net.dtype, assigns=assigns + more, checks=outputs + checks, storage=self._storage(**storage),
-                         capacity=capacity, fuse=self.fuse)
+            plan = self._make(outputs, net.dtype, assigns=assigns + more, checks=outputs + checks, storage=self._storage(**storage),
+                              capacity=capacity, fuse=self.fuse)
             plan.feeds = []
             plan.given = {p: [plan.spaces[f"input {plan.inputs.index(s)}"] for s in pair] for p, pair in given.items()}
             return plan
@@ -262,8 +264,8 @@ class Trainer:
             feeds = [*inputs, *ys]
             rows = [f.rows(o, y) for f, o, y in zip(self.losses, outputs, ys)]
             counts = [f.weights(o, y) for f, o, y in zip(self.losses, outputs, ys)]
-            plan = lower([*rows, *outputs, *(c for c in counts if c is not None)], net.dtype, storage=self._storage(),
-                         capacity=capacity, fuse=self.fuse)
+            plan = self._make([*rows, *outputs, *(c for c in counts if c is not None)], net.dtype, storage=self._storage(),
+                              capacity=capacity, fuse=self.fuse)
             plan.counted = [i for i, c in enumerate(counts) if c is not None]  # the losses whose rows do not count 1 each
         else:
             total, feeds = self._objective(outputs, labels, weighted, mode == "micro")
@@ -287,9 +289,9 @@ class Trainer:
                 else:
                     assigns = [Assign("gradients", net._gradient_offsets[p], g) for p, g in dense.items()]
                     storage = net.gradient_storage()
-            plan = lower([total, *(t for s in sums.values() for t in s.parts())], net.dtype, assigns=assigns,
-                         storage=self._storage(**storage), checks=[total, *checks], late=late,
-                         capacity=capacity, fuse=self.fuse, products=self.products)
+            plan = self._make([total, *(t for s in sums.values() for t in s.parts())], net.dtype, assigns=assigns,
+                              storage=self._storage(**storage), checks=[total, *checks], late=late,
+                              capacity=capacity, fuse=self.fuse, products=self.products)
             plan.tables, plan.whole = list(sums), not net._tables and len(trainable) == len(net._parameters)
         plan.feeds = [(plan.spaces[f"input {plan.inputs.index(s)}"], i) for i, s in enumerate(feeds) if s in plan.inputs]
         return plan
@@ -362,15 +364,15 @@ class Trainer:
 
     # ---------------------------------------------------------------- data in
 
-    def _check(self, x, y, sample_weight, argument=("X", "y", "sample_weight")):
-        """Checked arrays: inputs, targets, weights; and which targets are labels."""
+    def _check(self, x, y, sample_weight, argument=("X", "y", "sample_weight"), once=call):
+        """Checked arrays: inputs, targets, weights; and which targets are labels. `once` may be an `arrays.Once`."""
         net = self.net
         if not net.built:
             with net.tentative():
-                net.build(x, argument[0])
-                return self._check(x, y, sample_weight, argument)
+                net.build(x, argument[0], once)
+                return self._check(x, y, sample_weight, argument, once)
         self._assign()
-        xs = net.check_inputs(x, argument[0])
+        xs = net.check_inputs(x, argument[0], once)
         outputs = net._outputs
         many = len(outputs) > 1
         if many and (not isinstance(y, (list, tuple)) or len(y) != len(outputs)):
@@ -383,13 +385,13 @@ class Trainer:
         ys = []
         for i, (f, o, v) in enumerate(zip(self.losses, outputs, y if many else [y])):
             name = f"{argument[1]}[{i}]" if many else argument[1]
-            v = f.check(name, v, o.shape, net.dtype)
+            v = once(f.check, name, v, o.shape, net.dtype)
             if v.shape[0] != n:
                 raise ValueError(f"{argument[0]} has {n} rows, {name} has {v.shape[0]}")
             ys.append(v)
         arrays = [*xs, *ys]
         if sample_weight is not None:
-            w = check_array(argument[2], sample_weight, net.dtype, ndim=1, finite=True)
+            w = once(check_array, argument[2], sample_weight, net.dtype, ndim=1, finite=True)
             if w.shape[0] != n:
                 raise ValueError(f"{argument[0]} has {n} rows, {argument[2]} has {w.shape[0]}")
             if w.min() < 0:
@@ -674,6 +676,26 @@ class Trainer:
         NonFiniteError
             The loss of a step is NaN or infinite: the parameters are those after the step before it.
         """
+        with self._guard:
+            with self.net.tentative():
+                data = self._ready(X, y, epochs, batch_size, sample_weight, validation_data, validation_fraction, shuffle)
+                run = Callbacks(self._together(callbacks, early_stopping, Progress.wanted(progress)))
+            return self._train(epochs, *data, run)
+
+    @staticmethod
+    def _together(callbacks, early_stopping, line):
+        """One list of all that is to be called."""
+        if not hasattr(callbacks, "__iter__"):
+            raise TypeError(f"callbacks must be a list, got {callbacks!r}")
+        callbacks = list(callbacks)
+        if early_stopping is not None:
+            callbacks.append(early_stopping if isinstance(early_stopping, EarlyStopping) else EarlyStopping(patience=early_stopping))
+        return callbacks if line is None else [*callbacks, line]
+
+    def _ready(self, X, y, epochs, batch_size, sample_weight, validation_data, validation_fraction, shuffle, rows=None,
+               validation_rows=None, once=call):
+        """The first half of a fit, in which arguments are checked: what `_train` takes beside the epochs and the callbacks. Of
+        arrays `rows` alone may be trained on, and `validation_rows` validated with."""
         _check_whole("epochs", epochs, 0)
         drawn = Batches(X, epochs) if y is None else None
         if drawn is None:
@@ -684,44 +706,42 @@ class Trainer:
             raise ValueError("validation_fraction goes with arrays: where X is an iterable, give validation_data")
         if not 0 <= validation_fraction < 1:
             raise ValueError(f"validation_fraction must be in [0, 1), got {validation_fraction!r}")
+        weighted, valid = sample_weight is not None, None
+        if drawn is None:
+            arrays, labels = self._check(X, y, sample_weight, once=once)
+            n = arrays[0].shape[0]
+            chosen = None if rows is None else once(check_rows, "rows", rows, n)
+        elif not self.net.built and epochs:
+            self._check_batch(*drawn.first())  # callbacks find a network that is built
+        if validation_data is not None:
+            if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+                raise ValueError("validation_data must be a tuple (X, y) or (X, y, sample_weight)")
+            vw = validation_data[2] if len(validation_data) == 3 else None
+            names = tuple(f"validation_data[{i}]" for i in range(3))
+            valid = (*self._check(validation_data[0], validation_data[1], vw, names, once), vw is not None, None)
+            _check_some(names[2], valid[0][-1], vw is not None)
+        elif validation_rows is not None:
+            valid = arrays, labels, weighted, once(check_rows, "validation_rows", validation_rows, n)
+            _check_some("sample_weight of validation_rows", arrays[-1][valid[3]], weighted)
+        elif validation_fraction:
+            order = _core.permutation(n if chosen is None else len(chosen), self.seed, 2**63)  # the same rows in every fit
+            held = int(round(validation_fraction * len(order)))
+            if not 0 < held < len(order):
+                raise ValueError(f"validation_fraction={validation_fraction} of {len(order)} rows leaves one side empty")
+            order = order if chosen is None else chosen[order]
+            valid = arrays, labels, weighted, order[:held]
+            _check_some("sample_weight of the rows held out", arrays[-1][order[:held]], weighted)
+            chosen = order[held:]  # they stay where they are, in a file perhaps
+        if drawn is not None:
+            return partial(self._batch_steps, drawn), valid
+        return partial(self._array_steps, arrays, labels, weighted, chosen, int(batch_size), shuffle), valid
+
+    def _train(self, epochs, steps, valid, run):
+        """The second half of a fit."""
         with self._guard:
-            with self.net.tentative():
-                weighted = sample_weight is not None
-                if drawn is None:
-                    arrays, labels = self._check(X, y, sample_weight)
-                    chosen = None
-                elif not self.net.built and epochs:
-                    self._check_batch(*drawn.first())  # callbacks find a network that is built
-                valid = None
-                if validation_data is not None:
-                    if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
-                        raise ValueError("validation_data must be a tuple (X, y) or (X, y, sample_weight)")
-                    vw = validation_data[2] if len(validation_data) == 3 else None
-                    names = tuple(f"validation_data[{i}]" for i in range(3))
-                    valid = (*self._check(validation_data[0], validation_data[1], vw, names), vw is not None)
-                    _check_some(names[2], valid[0][-1], vw is not None)
-                elif validation_fraction:
-                    order = _core.permutation(arrays[0].shape[0], self.seed, 2**63)  # the same rows in every fit
-                    held = int(round(validation_fraction * len(order)))
-                    if not 0 < held < len(order):
-                        raise ValueError(f"validation_fraction={validation_fraction} of {len(order)} rows leaves one side empty")
-                    valid = ([a[order[:held]] for a in arrays], labels, weighted)
-                    _check_some("sample_weight of the rows held out", valid[0][-1], weighted)
-                    chosen = order[held:]  # the others stay where they are, in a file perhaps
-                if not hasattr(callbacks, "__iter__"):
-                    raise TypeError(f"callbacks must be a list, got {callbacks!r}")
-                callbacks = list(callbacks)
-                if early_stopping is not None:
-                    callbacks.append(early_stopping if isinstance(early_stopping, EarlyStopping)
-                                     else EarlyStopping(patience=early_stopping))
-                line = Progress.wanted(progress)
-                if line is not None:
-                    callbacks.append(line)
-                run = Callbacks(callbacks)
-            if drawn is None:
-                steps = partial(self._array_steps, arrays, labels, weighted, chosen, int(batch_size), shuffle)
-            else:
-                steps = partial(self._batch_steps, drawn)
+            if valid is not None:
+                arrays, labels, weighted, rows = valid
+                valid = arrays if rows is None else [a[rows] for a in arrays], labels, weighted
             self.stop_training = False
             run("on_train_begin", self, epochs=epochs)
             try:
@@ -740,7 +760,9 @@ class Trainer:
         run("on_epoch_begin", self, epoch=self.epoch + 1)
         t0 = self.t
         step_losses, sizes = steps(run)
-        row = {"epoch": self.epoch + 1, "train_loss": float(np.average(step_losses, weights=sizes)) if np.any(sizes) else np.nan,
+        weights = np.asarray(sizes, dtype="float64")
+        total = weights.sum()
+        row = {"epoch": self.epoch + 1, "train_loss": float((np.asarray(step_losses) * weights).sum() / total) if total else np.nan,
                "lr": float(self.optimizer.schedule.rate(max(self.t - 1, 0), self.epoch)), "steps": self.t - t0}
         if valid is not None:
             row.update({f"valid_{k}": v for k, v in self._evaluate(*valid, 256).items()})
@@ -810,11 +832,8 @@ class Trainer:
 
     def _check_batch(self, i, x, y, sample_weight):
         """Checked arrays of a batch, and which targets are labels; its number stands in the message where something is wrong."""
-        try:
+        with named(f"batch {i}"):
             return self._check(x, y, sample_weight, ("x", "y", "sample_weight"))
-        except (ValueError, TypeError) as e:
-            kind = next(c for c in (ShapeError, ValueError, TypeError) if isinstance(e, c))
-            raise kind(f"batch {i}: {e}") from e
 
     def _batch_steps(self, batches, run):
         """Steps on batches as they are drawn."""
@@ -860,8 +879,15 @@ class Trainer:
 
     def _table(self, plan, count, sizes):
         """Runtime scalars of the next `count` updates, a row for each."""
-        table = np.empty((count, max(len(plan.scalars), 1)), dtype=self.net.dtype)
-        for s in range(count if plan.scalars else 0):
-            values = self._numbers(self.t + 1 + s, self.epoch, sizes[s])
-            table[s] = [values[k] for k in plan.scalars]
+        if not plan.scalars:
+            return None
+        if count < 8:  # a few are sooner made one by one
+            rows = [self._numbers(self.t + 1 + s, self.epoch, n) for s, n in enumerate(sizes[:count].tolist())]
+            return np.array([[values[k] for k in plan.scalars] for values in rows], dtype=self.net.dtype)
+        columns = {"rows": sizes[:count], "ema": [0.0 if self.t == 0 else self.rules.ema, *[self.rules.ema] * (count - 1)]}
+        for optimizer in self._optimizers:
+            columns |= optimizer.series(self.t + 1, self.epoch, count)
+        table = np.empty((count, len(plan.scalars)), dtype=self.net.dtype)
+        for column, k in enumerate(plan.scalars):
+            table[:, column] = columns[k]
         return table

@@ -54,8 +54,9 @@ const bp_kernels *bp_kernels_current(int real_bytes);
 /* ------------------------------------------------------------------ threads (pool.c) */
 typedef void (*bp_task_fn)(void *arg, int64_t task, int thread);
 int bp_threads_default(const char **why);  /* from BACKPROP_NUM_THREADS, OMP_NUM_THREADS, affinity, cgroup quota */
-int bp_threads_get(void);
-int bp_threads_set(int n);                 /* returns the old number; n >= 1 */
+int bp_threads_get(void);                  /* what a run of the calling thread may use: the setting, or that thread's limit */
+int bp_threads_set(int n);                 /* for all threads; returns the old setting; n >= 1 */
+int bp_threads_limit(int n);               /* for the calling thread alone; returns the old limit; 0: none */
 int bp_threads_awake(int threads);         /* of so many how many would come at once, the caller included */
 int bp_threads_crowded(void);              /* whether other processes have lately had the processors that jobs were to run on */
 void bp_threads_rouse(int threads);        /* work for so many is about to come: sleepers wake up, and wait for it */

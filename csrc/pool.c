@@ -436,8 +436,9 @@ int bp_threads_default(const char **why)
 }
 
 static atomic_int setting;                                          /* 0: the default, not looked up yet */
+static _Thread_local int limit;                                     /* of one thread; 0: none */
 
-int bp_threads_get(void)
+static int for_all(void)
 {
     int n = atomic_load(&setting);
     if (n == 0) {
@@ -448,9 +449,22 @@ int bp_threads_get(void)
     return n;
 }
 
+int bp_threads_get(void)
+{
+    int n = for_all();
+    return limit > 0 && limit < n ? limit : n;
+}
+
+int bp_threads_limit(int n)
+{
+    int old = limit;
+    limit = n > 0 ? n : 0;
+    return old;
+}
+
 int bp_threads_set(int n)
 {
-    int old = bp_threads_get();
+    int old = for_all();
     atomic_store(&setting, n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n);
     return old;
 }

@@ -114,7 +114,7 @@ FLOORS = [
     ["network"],
     ["saving", "accumulation"],
     ["trainer", "vectors", "windows", "features"],
-    ["checkpoint", "gradcheck", "charts", "rates", "profiling"],
+    ["checkpoint", "gradcheck", "charts", "rates", "profiling", "many"],
     ["view", "benchmark"],
     ["sklearn", "torch", "thinc", "onnx", "mpi"],
     ["__init__"],

@@ -327,3 +327,39 @@ def test_what_the_rate_finder_refuses(change, error, words):
     with pytest.raises(error, match=words):
         bp.rate_finder(**{"net": net, "X": X, "y": Y, **change})
     assert not net.built and net.seed is None
+
+
+class Halved(bp.Adam):
+    """Its numbers take one update at a time."""
+
+    def numbers(self, t, lr):
+        return super().numbers(t, lr if t < 5 else lr / 2)
+
+
+@pytest.mark.parametrize("make_optimizer", [bp.SGD, bp.Adam, bp.AMSGrad, bp.SparseAdam, bp.Adagrad, bp.RMSprop, Halved,
+                                            lambda lr: bp.AdamW(lr, betas=(0.5, 0.9), weight_decay=0.1),
+                                            lambda lr: bp.SGD(lr, weight_decay=0.01, decoupled=True),
+                                            lambda lr: bp.Adagrad(lr, lr_decay=0.3)])
+@pytest.mark.parametrize("lr", [3e-4, 1, schedules.Cosine(0.1, total=500), schedules.Step(0.1, every=1), schedules.ReduceOnPlateau(0.1)])
+def test_numbers_of_many_updates_have_the_bits_of_each(make_optimizer, lr):
+    optimizer = make_optimizer(lr)
+    for t, count in ((1, 1), (1, 40), (17, 9), (360, 200), (3000, 50), (40000, 10)):
+        columns = optimizer.series(t, 2, count)
+        for s in range(count):
+            assert {name: float(column[s]) for name, column in columns.items()} == optimizer.scalars(t + s, 2)
+
+
+def test_a_fit_makes_the_updates_of_its_steps():
+    """Segments of many updates, and a few at the end of an epoch, with all that changes from one to the next."""
+    def trainer():
+        groups = {"*.bias": {"lr": schedules.Cosine(0.1, total=30), "weight_decay": 0.0}}
+        return make(bp.AdamW(0.01, groups=groups), ema=0.9, dtype="float32")
+
+    whole, single = trainer(), trainer()
+    whole.fit(X, Y, epochs=3, batch_size=3, shuffle=False)
+    for epoch in range(3):
+        single.epoch = epoch
+        for at in range(0, 60, 3):
+            single.step(X[at:at + 3], Y[at:at + 3])
+    assert whole.net.flat_parameters.tobytes() == single.net.flat_parameters.tobytes()
+    assert whole.state.tobytes() == single.state.tobytes()

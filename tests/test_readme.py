@@ -16,7 +16,7 @@ def readme():
 
 
 def test_quick_start_runs(readme, tmp_path, monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
     monkeypatch.chdir(tmp_path)
     names = {}
@@ -24,6 +24,14 @@ def test_quick_start_runs(readme, tmp_path, monkeypatch, capsys):
     assert names["trainer"].evaluate(names["X_test"], names["y_test"])["accuracy"] > 0.95
     assert bp.metrics.accuracy(names["net"].predict(names["X_test"]), names["y_test"]) > 0.95
     assert "accuracy" in capsys.readouterr().out
+
+
+def test_many_models_at_once_runs(readme, capsys):
+    _, code = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    names = {}
+    exec(code, names)
+    assert max(max(history["valid_accuracy"]) for history in names["histories"]) > 0.95
+    assert capsys.readouterr().out.startswith("{16: 0.")
 
 
 def test_names_exist(readme):
