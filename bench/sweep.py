@@ -71,19 +71,22 @@ def loop(threads, rounds=2_000_000):
     from backprop import _core
 
     places = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+    ready, times = threading.Barrier(threads), []
 
     def work(i):
         if len(places) >= threads > 1:
             os.sched_setaffinity(0, {places[i]})  # of this thread alone
+        ready.wait()
+        start = time.perf_counter()
         _core.kernel_fma_peak(_core.isa_current(), 32, rounds)
+        times.append((start, time.perf_counter()))
 
     workers = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
-    start = time.perf_counter()
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    return time.perf_counter() - start
+    return max(end for _, end in times) - min(start for start, _ in times)
 
 
 def large(threads, rounds=7):

@@ -181,20 +181,27 @@ static double predict(const bp_context *x, const bp_instr *in)
     return ns * 8 / x->k->lanes;
 }
 
-/* Nanoseconds that sharing an instruction costs beside waiting: numbers that another core wrote have to come over. A product's rows of
- * A and C belong to the same thread in every instruction, B does not; in a product of A^T, a sum over the rows, nothing does. */
+/* Nanoseconds that sharing an instruction costs beside waiting: numbers that another core wrote have to come over, as many of an
+ * array as its cache holds. A product's rows of A and C belong to the same thread in every instruction, B does not; in a product of
+ * A^T, a sum over the rows, nothing does. */
+static double moved(const bp_context *x, double rows, double cols)
+{
+    const double bytes = rows * cols * x->p->real_bytes;
+    return 0.08 * (bytes < 1 << 20 ? bytes : 1 << 20);
+}
+
 static double sharing(const bp_context *x, const bp_instr *in)
 {
     if (in->op != BP_INSTR_MATMUL)
         return 0;
     const double m = (double)dim_now(x, in->u.matmul.m), n = (double)dim_now(x, in->u.matmul.n), k = (double)dim_now(x, in->u.matmul.k);
-    return 0.05 * x->p->real_bytes * (k * n + (in->u.matmul.trans_a ? m * k + m * n : 0));
+    return moved(x, k, n) + (in->u.matmul.trans_a ? moved(x, m, k) + moved(x, m, n) : 0);
 }
 
-/* What a thread costs, measured with bench/sweep.py: a job for one that is awake some microseconds, most of them for numbers that
- * lie in the other core's cache; waking one as much again, and it comes tens of microseconds later. Hence a thread for each THREAD_NS
- * that an instruction can save, where all such instructions of a run take TOGETHER_NS; all are then woken as the run begins, and an instruction
- * of less than LATE_NS takes only those that are awake when it comes. */
+/* What a thread costs, measured with bench/sweep.py: a job for one that is awake some microseconds; waking one as much again, and it
+ * comes tens of microseconds later. So an instruction has a thread for each THREAD_NS, if all such instructions of a run together
+ * save TOGETHER_NS beyond what sharing costs: they hand numbers to each other, and one alone would have to fetch them. Threads are
+ * woken as the run begins, and an instruction of less than LATE_NS takes only those that are awake when it comes. */
 #define THREAD_NS 25e3
 #define TOGETHER_NS 150e3
 #define LATE_NS 60e3
@@ -229,7 +236,7 @@ static void make_plan(bp_context *x)
     if (x->plan_rows == x->args.rows && x->plan_threads == x->args.threads && x->plan_forced == forced)
         return;
     bp_plan *blocks = NULL;
-    double shared = 0;
+    double saved = 0;
     x->plan_ns = 0;
     for (int64_t i = 0; i < x->p->n_instrs; i++) {
         const bp_instr *in = &x->p->instrs[i];
@@ -244,11 +251,10 @@ static void make_plan(bp_context *x)
         }
     }
     for (int64_t i = 0; i < x->p->n_instrs; i++) {
-        const double saved = x->plan[i].ns - 2 * sharing(x, &x->p->instrs[i]);
-        x->plan[i].threads = saved > 0 || forced ? threads_for(saved, x->args.threads) : 1;
-        shared += x->plan[i].threads > 1 ? x->plan[i].ns : 0;
+        x->plan[i].threads = threads_for(x->plan[i].ns, x->args.threads);
+        saved += x->plan[i].threads > 1 ? x->plan[i].ns - 2 * sharing(x, &x->p->instrs[i]) : 0;
     }
-    x->together = forced || shared >= TOGETHER_NS;
+    x->together = forced || saved >= TOGETHER_NS;
     for (int64_t i = 0; i < x->p->n_instrs && !x->together; i++)
         x->plan[i].threads = 1;
     x->plan_rows = x->args.rows;
