@@ -35,8 +35,8 @@ SETS = {
     },
 }
 OTHER_TARGET = {"scalar": []}
-# csrc/isa_amx.c: tiles beside AVX-512, where the compiler knows them.
-AMX_FLAGS = [*SETS["x86_64"]["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]
+# csrc/isa_bf16.c: products of bfloat16 beside AVX-512, where the compiler knows their instructions.
+BF16_FLAGS = [*SETS["x86_64"]["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]
 
 # One wheel for every Python from 3.11 on; free-threaded builds have no stable ABI and get a wheel per version.
 LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -52,10 +52,10 @@ def target_sets(compiler: list[str]) -> dict[str, list[str]]:
     return OTHER_TARGET
 
 
-def knows_amx(compiler: list[str], target: Path) -> bool:
-    """Whether `compiler`, its headers and its assembler take AMX_FLAGS; older ones do not. Makes the object `target` to see."""
+def knows_bf16(compiler: list[str], target: Path) -> bool:
+    """Whether `compiler`, its headers and its assembler take BF16_FLAGS; older ones do not. Makes the object `target` to see."""
     code = "#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); }"
-    command = [*compiler, *AMX_FLAGS, "-c", "-x", "c", "-", "-o", str(target)]
+    command = [*compiler, *BF16_FLAGS, "-c", "-x", "c", "-", "-o", str(target)]
     return subprocess.run(command, input=code, capture_output=True, text=True).returncode == 0
 
 
@@ -71,8 +71,8 @@ class BuildExt(build_ext):
         have = [f"-DBP_HAVE_{name.upper()}=1" for name in sets]
         folder = Path(self.build_temp, "csrc")
         folder.mkdir(parents=True, exist_ok=True)
-        amx = "avx512" in sets and knows_amx(self.compiler.compiler_so, folder / "amx.o")
-        have += ["-DBP_HAVE_AMX=1"] * amx
+        bf16 = "avx512" in sets and knows_bf16(self.compiler.compiler_so, folder / "bf16.o")
+        have += ["-DBP_HAVE_BF16=1"] * bf16
 
         jobs = [
             (source, folder / f"{source.stem}.o", have)
@@ -83,8 +83,8 @@ class BuildExt(build_ext):
             for bits in (32, 64):
                 defines = [f"-DBP_REAL={bits}", *have]
                 jobs.append((CSRC / f"isa_{name}.c", folder / f"isa_{name}_f{bits}.o", [*flags, *defines]))
-        if amx:
-            jobs.append((CSRC / "isa_amx.c", folder / "isa_amx.o", [*AMX_FLAGS, "-DBP_REAL=32", *have]))
+        if bf16:
+            jobs.append((CSRC / "isa_bf16.c", folder / "isa_bf16.o", [*BF16_FLAGS, "-DBP_REAL=32", *have]))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             ext.extra_objects = [str(path) for path in pool.map(lambda job: self.compile_object(*job), jobs)]
 

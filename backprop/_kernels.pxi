@@ -32,7 +32,7 @@ cdef extern from "kernels.h" nogil:
     size_t bp_gemm_scratch(const bp_kernels *, int64_t m, int64_t n, int64_t k, int threads)
     void bp_gemm_run(const bp_kernels *, const bp_gemm *, int threads, void *scratch)
     ctypedef struct bp_tiles:
-        pass
+        double (*peak)(int64_t rounds, double *sink) noexcept nogil
     const bp_tiles *bp_tiles_of(const bp_kernels *)
     size_t bp_gemm_bf16_scratch(const bp_kernels *, const bp_tiles *, int64_t m, int64_t n, int64_t k, int threads)
     void bp_gemm_bf16_run(const bp_kernels *, const bp_tiles *, const bp_gemm *, int threads, void *scratch)
@@ -172,16 +172,20 @@ def kernel_fma_peak(isa, int bits, int64_t rounds):
     Parameters
     ----------
     isa : str
-    bits : {32, 64}
+    bits : {16, 32, 64}
+        16: products of bfloat16 on tiles, where kernel_tiles(isa).
     rounds : int
         At least 1.
     """
-    cdef const bp_kernels *kernels = kernels_of(isa, bits // 8)
+    cdef const bp_kernels *kernels = kernels_of(isa, 4 if bits == 16 else bits // 8)
+    cdef const bp_tiles *on = bp_tiles_of(kernels) if bits == 16 else NULL
     cdef double sink = 0, flops
+    if bits == 16 and on == NULL:
+        raise ValueError(f"bits: {isa} has no tiles for products of bfloat16")
     if rounds < 1:
         raise ValueError(f"rounds: at least 1, got {rounds}")
     with nogil:
-        flops = kernels.fma_peak(rounds, &sink)
+        flops = on.peak(rounds, &sink) if on != NULL else kernels.fma_peak(rounds, &sink)
     return flops
 
 

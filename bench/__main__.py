@@ -67,9 +67,9 @@ def main(argv=None):
     isa = _core.isa_current()
     found = {"backprop": bp.__version__, **versions()}
     print(f"{platform.machine()}, {isa}, {args.threads} thread(s); " + ", ".join(f"{k} {v}" for k, v in found.items()))
-    peaks = {bits: benchmark.peak(bits, args.threads) for bits in (32, 64)}
+    peaks = {bits: benchmark.peak(bits, args.threads) for bits in (16, 32, 64)}
     print(f"peak of fused multiply-adds in registers, measured now: {peaks[32] / 1e9:.1f} GFLOP/s in float32, "
-          f"{peaks[64] / 1e9:.1f} in float64")
+          f"{peaks[64] / 1e9:.1f} in float64" + (f", {peaks[16] / 1e9:.1f} in bfloat16" if peaks[16] else ""))
     print("microseconds, and how many times faster ours is; GFLOP/s and share of the peak are ours\n")
     print(f"{'training step with Adam, unless said':48}{'backprop':>10}{'GFLOP/s':>9}{'of peak':>8}" + "".join(f"{p:>18}" for p in names))
     results, notes = [], {}
@@ -91,6 +91,10 @@ def main(argv=None):
         results.append({"workload": load.name, "microseconds": {p: m * 1e6 for p, m in medians.items()},
                         "ratio": {p: r for p, r in ratios.items() if p != "backprop"}, "gflops": speed / 1e9, "peak": peak / 1e9,
                         "bursts": rounds})
+        if "ours-bf16" in medians:
+            speed = load.flops / medians["ours-bf16"]
+            results[-1] |= {"gflops_bf16": speed / 1e9, "peak_bf16": peaks[16] / 1e9}
+            print(f"{'  in bfloat16':48}{medians['ours-bf16'] * 1e6:10.1f}{speed / 1e9:9.1f}" + (f"{speed / peaks[16]:8.0%}" if peaks[16] else ""))
         runs.clear()
     for (peer, why), where in notes.items():
         print(f"left out: {peer} of {len(where)} workload{'s' * (len(where) != 1)}: {why}")

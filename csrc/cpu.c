@@ -7,7 +7,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#if defined(BP_HAVE_AMX) && defined(__linux__)
+#if defined(BP_HAVE_BF16) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -136,29 +136,39 @@ const bp_kernels *bp_kernels_for(int isa, int real_bytes)
 const bp_kernels *bp_kernels_current(int real_bytes) { return bp_kernels_for(bp_isa_current(), real_bytes); }
 
 /* ------------------------------------------------------------------ tiles */
-#if defined(BP_HAVE_AMX) && defined(__linux__)
+#if defined(BP_HAVE_BF16)
+#if defined(__linux__)
 /* The system saves a thread's tiles only for a process that has asked for it: once, before the first is touched. */
 static int may_use_amx(void)
 {
     enum { BF16 = 1 << 22, TILE = 1 << 24, TILES = 3 << 17 }; /* leaf 7, edx; XCR0: configuration, data */
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, TILE_DATA = 18 };
-    unsigned a, b, c, d, a1;
-    if (!bp_isa_supported(BP_ISA_AVX512) || (saved_state() & TILES) != TILES) return 0;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & BF16) || !(d & TILE)) return 0;
-    if (!__get_cpuid_count(7, 1, &a1, &b, &c, &d) || !(a1 & 1 << 5)) return 0; /* AVX512-BF16, which packs for them */
+    unsigned a, b, c, d;
+    if ((saved_state() & TILES) != TILES || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & BF16) || !(d & TILE)) return 0;
     return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0;
+}
+#else
+static int may_use_amx(void) { return 0; }
+#endif
+
+static const bp_tiles *find_tiles(void)
+{
+    unsigned a, b, c, d;
+    if (!bp_isa_supported(BP_ISA_AVX512) || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & 1 << 5)) return NULL; /* AVX512-BF16 */
+    return may_use_amx() ? &bp_tiles_amx : &bp_tiles_dot;
 }
 
 const bp_tiles *bp_tiles_of(const bp_kernels *t)
 {
-    static atomic_int cache;                                  /* 0 unknown, 1 no, 2 yes */
+    static const bp_tiles unknown;
+    static _Atomic(const bp_tiles *) cache = &unknown;
     if (t != &bp_kernels_avx512_f32) return NULL;
-    int known = atomic_load_explicit(&cache, memory_order_relaxed);
-    if (known == 0) {
-        known = 1 + may_use_amx();
-        atomic_store_explicit(&cache, known, memory_order_relaxed);
+    const bp_tiles *found = atomic_load_explicit(&cache, memory_order_relaxed);
+    if (found == &unknown) {
+        found = find_tiles();
+        atomic_store_explicit(&cache, found, memory_order_relaxed);
     }
-    return known == 2 ? &bp_tiles_amx : NULL;
+    return found;
 }
 #else
 const bp_tiles *bp_tiles_of(const bp_kernels *t) { (void)t; return NULL; }

@@ -72,7 +72,7 @@ struct bp_kernels {
                        const void *g, int g_step, void *loss, void *dz, int64_t ld_dz);
 };
 
-/* Products of bfloat16 on tiles, which some processors have besides a set. A panel is 16 lines, the rows of op(A) or the
+/* Products of bfloat16 on tiles, which some processors have besides a set: AMX, or as registers of AVX512-BF16. A panel is 16 lines, the rows of op(A) or the
  * columns of op(B); a tile is 32 steps of k of a panel, 512 numbers; what exceeds an operand is zeros. Tile s of panel q
  * begins at (q*ceil(k/32) + s) * 512, and in it step p of line i lies at i*32 + p for A, at p/2*32 + i*2 + p%2 for B. */
 enum { BP_TILE_LINES = 16, BP_TILE_STEPS = 32, BP_TILE = BP_TILE_LINES * BP_TILE_STEPS };
@@ -86,9 +86,11 @@ typedef struct {
      * are read in twos: there are an even number of them. */
     void (*block)(int64_t m, int64_t n, int64_t tiles, int64_t panel, const uint16_t *a, const uint16_t *b,
                   float *c, int64_t ldc, int add);
+    double (*peak)(int64_t rounds, double *sink); /* as fma_peak */
+    double ns;                                  /* of a multiplication with its addition, on one core, roughly */
 } bp_tiles;
 
-extern const bp_tiles bp_tiles_amx;
+extern const bp_tiles bp_tiles_amx, bp_tiles_dot;
 const bp_tiles *bp_tiles_of(const bp_kernels *); /* those that go with a table, or NULL where there are none (cpu.c) */
 
 extern const bp_kernels bp_kernels_scalar_f32, bp_kernels_scalar_f64;

@@ -147,7 +147,8 @@ static double predict(const bp_context *x, const bp_instr *in)
     switch (in->op) {
     case BP_INSTR_MATMUL: {
         const double mn = (double)dim_now(x, in->u.matmul.m) * (double)dim_now(x, in->u.matmul.n);
-        ns = mn * (0.03 * (double)dim_now(x, in->u.matmul.k) + 0.2 + map);
+        const bp_tiles *tiles = in->u.matmul.bf16 ? bp_tiles_of(x->k) : NULL;
+        ns = mn * ((tiles ? tiles->ns * x->k->lanes / 8 : 0.03) * (double)dim_now(x, in->u.matmul.k) + 0.2 + map);
         break;
     }
     case BP_INSTR_MAP: ns = (double)dim_now(x, in->u.map.rows) * (double)dim_now(x, in->u.map.cols) * map; break;

@@ -294,3 +294,12 @@ def test_a_checkpoint_remembers_it(tmp_path):
     trainer("bfloat16").load_checkpoint(tmp_path / "x")
     with pytest.raises(ValueError, match="products"):
         trainer(None).load_checkpoint(tmp_path / "x")
+
+
+def test_the_most_that_tiles_can_do_is_measured_where_there_are_some():
+    for isa in SETS:
+        if _core.kernel_tiles(isa):
+            assert _core.kernel_fma_peak(isa, 16, 20) == 2 * _core.kernel_fma_peak(isa, 16, 10) > 0
+        else:
+            with pytest.raises(ValueError, match="no tiles"):
+                _core.kernel_fma_peak(isa, 16, 10)

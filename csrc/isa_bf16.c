@@ -1,10 +1,12 @@
-/* AMX tiles for products of bfloat16: kernels.h states the layout. Compiled once, for float32, with the flags of AVX-512,
- * AVX512-BF16 and AMX.
+/* Products of bfloat16 on AMX tiles, or by the dot products of AVX512-BF16: kernels.h states the layout, which is the same for both.
+ * Compiled once, for float32, with the flags of AVX-512, AVX512-BF16 and AMX.
  *
- * TDPBF16PS reads no control register: it rounds to nearest and takes and gives zero for denormals, as the conversions do.
- * Eight tile registers: 2 x 2 of C, so that two loads of A and two of B feed four products. */
+ * TDPBF16PS and VDPBF16PS read no control register: they round to nearest and take and give zero for denormals, as the conversions
+ * do. Eight tile registers: 2 x 2 of C, so that two loads of A and two of B feed four products. */
 #include "kernels.h"
 #include "simd/avx512.h"
+
+#include <string.h>
 
 typedef struct { /* the configuration that LDTILECFG takes */
     uint8_t palette, start_row, zero[14];
@@ -85,7 +87,7 @@ static void pack(int is_b, int64_t lines, int64_t k, const float *src, int64_t l
             }
 }
 
-/* ------------------------------------------------------------------ the product */
+/* ------------------------------------------------------------------ the product on tiles */
 
 /* C of 2 x 2 tiles, whole, or of the first column of tiles only. Tiles 0-3: C, 4, 5: A, 6, 7: B. */
 INLINE void four(const int two, int64_t tiles, int64_t panel, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc, int add)
@@ -140,4 +142,102 @@ static void block(int64_t m, int64_t n, int64_t tiles, int64_t panel, const uint
         }
 }
 
-const bp_tiles bp_tiles_amx = {.begin = begin, .end = end, .pack = pack, .block = block};
+/* `rounds` rounds of products of tiles that lie in registers and wait for nothing but their own sums. */
+static double peak(int64_t rounds, double *sink)
+{
+    static const uint16_t one[BP_TILE] = {0x3f80};
+    float c[16 * 16];
+    begin();
+    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+    _tile_loadd(4, one, 64); _tile_loadd(5, one, 64); _tile_loadd(6, one, 64); _tile_loadd(7, one, 64);
+    for (int64_t r = 0; r < rounds; r++) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, c, 64);
+    end();
+    *sink = c[0];
+    return 2.0 * 4 * 16 * 16 * BP_TILE_STEPS * (double)rounds;
+}
+
+const bp_tiles bp_tiles_amx = {.begin = begin, .end = end, .pack = pack, .block = block, .peak = peak, .ns = 0.003};
+
+/* ------------------------------------------------------------------ the product by dot products of pairs */
+
+enum {
+    ROWS = 8,                  /* of C in registers, beside two panels of columns: 16 chains, for a dot product takes 6 cycles */
+    NEAR = 16,                 /* tiles of a panel that stay in L1: two panels of B are 32 KB */
+};
+
+/* C[0:rows, 0:cols] (+)= A B for ROWS lines of A and two panels of B, rows <= ROWS, cols <= 32; all lines and columns are there. */
+INLINE void dots(int64_t rows, int64_t cols, int64_t tiles, int64_t panel, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc,
+                 int add)
+{
+    const int64_t n0 = min64(cols, VL), n1 = cols - n0;
+    __m512 acc[ROWS][2];
+#pragma GCC unroll 8
+    for (int i = 0; i < ROWS; i++) {
+        const int there = add && i < rows;
+        acc[i][0] = there ? v_loadn(c + i * ldc, n0) : v_zero();
+        acc[i][1] = there ? v_loadn(c + i * ldc + VL, n1) : v_zero();
+    }
+    for (int64_t s = 0; s < tiles; s++, a += BP_TILE, b += BP_TILE)
+#pragma GCC unroll 4
+        for (int p = 0; p < BP_TILE_STEPS; p += 2) { /* B(p:p+2, :) lies at p * 16, A(i, p:p+2) at i * 32 + p */
+            const __m512bh b0 = (__m512bh)_mm512_loadu_ps(b + p * BP_TILE_LINES), b1 = (__m512bh)_mm512_loadu_ps(b + panel + p * BP_TILE_LINES);
+#pragma GCC unroll 8
+            for (int i = 0; i < ROWS; i++) {
+                int pair;
+                memcpy(&pair, a + i * BP_TILE_STEPS + p, sizeof pair);
+                const __m512bh x = (__m512bh)_mm512_set1_epi32(pair);
+                acc[i][0] = _mm512_dpbf16_ps(acc[i][0], x, b0);
+                acc[i][1] = _mm512_dpbf16_ps(acc[i][1], x, b1);
+            }
+        }
+#pragma GCC unroll 8
+    for (int i = 0; i < ROWS; i++)
+        if (i < rows) {
+            v_storen(c + i * ldc, acc[i][0], n0);
+            v_storen(c + i * ldc + VL, acc[i][1], n1);
+        }
+}
+
+static void dot_block(int64_t m, int64_t n, int64_t tiles, int64_t panel, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc,
+                      int add)
+{
+    int64_t s = 0;
+    do { /* once even without tiles: that writes the zeros */
+        const int64_t near = min64(tiles - s, NEAR);
+        for (int64_t j = 0; j < n; j += 2 * BP_TILE_LINES)
+            for (int64_t i = 0; i < m; i += ROWS) {
+                const uint16_t *ai = a + i / BP_TILE_LINES * panel + s * BP_TILE + i % BP_TILE_LINES * BP_TILE_STEPS;
+                const uint16_t *bj = b + j / BP_TILE_LINES * panel + s * BP_TILE;
+                dots(min64(m - i, ROWS), min64(n - j, 2 * BP_TILE_LINES), near, panel, ai, bj, c + i * ldc + j, ldc, add || s > 0);
+            }
+        s += NEAR;
+    } while (s < tiles);
+}
+
+static void nothing(void) {}
+
+static double dot_peak(int64_t rounds, double *sink)
+{
+    enum { CHAINS = 16 };
+    const __m512bh x = (__m512bh)_mm512_set1_epi32(0x3f803f80); /* ones */
+    __m512 acc[CHAINS];
+#pragma GCC unroll 16
+    for (int i = 0; i < CHAINS; i++) acc[i] = v_set1((float)i); /* different: equal chains would be made once */
+    for (int64_t r = 0; r < rounds; r++)
+#pragma GCC unroll 16
+        for (int i = 0; i < CHAINS; i++) acc[i] = _mm512_dpbf16_ps(acc[i], x, x);
+#pragma GCC unroll 16
+    for (int i = 1; i < CHAINS; i++) acc[0] = v_add(acc[0], acc[i]);
+    float lanes[VL];
+    v_store(lanes, acc[0]);
+    *sink = lanes[0];
+    return 4.0 * VL * CHAINS * (double)rounds;
+}
+
+const bp_tiles bp_tiles_dot = {.begin = nothing, .end = nothing, .pack = pack, .block = dot_block, .peak = dot_peak, .ns = 0.006};
