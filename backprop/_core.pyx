@@ -766,13 +766,13 @@ cdef class Binding:
         return memoryview(arena)
 
 
-cdef bint same_shape(const Py_buffer *view, tuple shape) except -1:
-    """Whether a C-contiguous view has this shape."""
+cdef bint same_shape(const Py_buffer *view, tuple shape, int first=0) except -1:
+    """Whether a C-contiguous view has this shape from dimension `first` on."""
     cdef int i
-    if view.ndim != len(shape):
+    if view.ndim != len(shape) + first:
         return False
-    for i in range(view.ndim):
-        if view.shape[i] != <int64_t>shape[i]:
+    for i in range(first, view.ndim):
+        if view.shape[i] != <int64_t>shape[i - first]:
             return False
     return True
 
@@ -874,14 +874,17 @@ cdef class Forward:
     cdef tuple shape, result_shape
     cdef object array_type, empty, dtype
     cdef uint64_t seed
+    cdef tuple made  # the shape of the last result
 
     def __init__(self, list bindings not None, int input, int output, tuple shape not None, tuple result_shape not None, array_type,
                  empty, dtype, uint64_t seed):
         self.bindings, self.input, self.output, self.shape, self.result_shape = bindings, input, output, shape, result_shape
         self.array_type, self.empty, self.dtype, self.seed = array_type, empty, dtype, seed
+        self.made = (-1,)
 
     def __call__(self, array, /):
         cdef bp_run_args args
+        cdef tuple made
         cdef bp_run_result status
         cdef Binding b
         cdef Py_buffer *view
@@ -897,9 +900,12 @@ cdef class Forward:
             self.bindings.append(b)
             return None
         view = &b.view[self.input]
-        fits = view.ndim > 0 and 0 < view.shape[0] <= b.program.capacity and same_shape(view, (view.shape[0], *self.shape))
+        fits = same_shape(view, self.shape, 1) and 0 < view.shape[0] <= b.program.capacity
         if fits:
-            result = self.empty((view.shape[0], *self.result_shape), self.dtype)
+            made = self.made
+            if <int64_t>made[0] != view.shape[0]:
+                self.made = made = (view.shape[0], *self.result_shape)
+            result = self.empty(made, self.dtype)
             place(b, self.output, result)
             prepare(b, &args, view.shape[0], 0, -1, self.seed, 0, 0, False, 0)
             check_bound(b, args.rows)

@@ -434,9 +434,15 @@ class Network:
         -------
         ndarray (n, ...), or a list of one for each output
         """
-        if batch_size is not None and (not hasattr(batch_size, "__index__") or batch_size < 1):
+        if batch_size is None:
+            if self._again is not None:
+                result = self._again(X)
+                if result is not None:
+                    return result
+            return self._run(self.check_inputs(X), False, _CHUNK)
+        if not hasattr(batch_size, "__index__") or batch_size < 1:
             raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
-        return self(X) if batch_size is None else self._run(self.check_inputs(X), False, int(batch_size))
+        return self._run(self.check_inputs(X), False, int(batch_size))
 
     def __call__(self, X, training=False):
         """Outputs for `X`; with ``training=True`` those that training would see: dropout is drawn anew, and layers that normalise
