@@ -27,6 +27,7 @@ from .trainer import Trainer
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
 PEERS = ("numpy", "torch")
 _LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BACKPROP_NUM_THREADS")
+_SETTLE = 0.25  # seconds
 
 
 class LeftOut(Exception):
@@ -237,7 +238,7 @@ def burst(run, seconds, least=1):
     return spent / (n * getattr(run, "steps", 1))
 
 
-def compare(runs, seconds):
+def compare(runs, seconds, threads=1):
     """Measure what `runs` holds, in turns.
 
     Parameters
@@ -246,6 +247,9 @@ def compare(runs, seconds):
         The first is ours.
     seconds : float
         For all of them together; five rounds at least, and two where those would take ten times as long.
+    threads : int
+        Where they are several, each burst comes after a rest of 0.25 s and a run of its own: the threads of some libraries (OpenMP's)
+        spin 0.2 s after their work, on the processors that the next one is to have.
 
     Returns
     -------
@@ -261,6 +265,9 @@ def compare(runs, seconds):
     while (spent := time.perf_counter() - start) < seconds or (rounds := len(next(iter(times.values())))) < 2 or (
             rounds < 5 and spent < 10 * seconds):
         for name, run in runs.items():
+            if threads > 1:
+                time.sleep(_SETTLE)
+                run()
             times[name].append(burst(run, slice_seconds))
     own = next(iter(times.values()))
     ratios = {name: statistics.median(b / a for a, b in zip(own, t)) for name, t in times.items()}
@@ -348,7 +355,7 @@ def _report(step, peers, threads, seconds):
             notes.append(f"{name} is not installed: left out")
     top = peak(threads=threads)
     try:
-        medians, ratios, rounds = compare(runs, seconds)
+        medians, ratios, rounds = compare(runs, seconds, threads)
         parts = profile(own, x, y)
     except NonFiniteError as e:
         raise ValueError(f"the loss did not stay finite: {e}") from e

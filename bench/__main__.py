@@ -83,7 +83,7 @@ def main(argv=None):
                     runs[peer] = load.make(peer)
                 except workloads.LeftOut as e:
                     notes.setdefault((peer, str(e)), []).append(load.name)
-        medians, ratios, rounds = benchmark.compare(runs, args.seconds)
+        medians, ratios, rounds = benchmark.compare(runs, args.seconds, args.threads)
         own = medians["backprop"]
         speed, peak = load.flops / own, peaks[load.bits]
         cells = [f"{medians[p] * 1e6:.1f} ({ratios[p]:.2f}x)" if p in medians else "-" for p in names]

@@ -42,7 +42,7 @@
 #include <unistd.h>
 
 enum { MAX_THREADS = 256, SPIN_NANOSECONDS = 60000, LINE = 128 };   /* 128: two lines, they are fetched in pairs */
-enum { LATE_NANOSECONDS = 100000, LEAST_REST = 10000000, MOST_REST = 640000000 }; /* rest: how long a crowd is remembered */
+enum { LATE_NANOSECONDS = 100000, LEAST_REST = 10000000, MOST_REST = 160000000 }; /* rest: how long a crowd is remembered */
 
 typedef struct {                     /* where one thread sleeps */
     pthread_mutex_t lock;
