@@ -52,7 +52,7 @@ def ratios(results, threads, versions):
 
 
 def heat(cells, widths, batches, title, text="{:.2f}", low=0.9, high=2.0):
-    """A cell for each (width, batch): red below 1, green above; a frame around those below 0.97."""
+    """A cell for each (width, batch): red below 0.97, with a frame, green above 1.03."""
     size, tall, left, top = 46, 26, 70, 70
     items = [Text(24, 26, title, size=15, anchor="start", bold=True), Text(left + size * len(batches) / 2, 46, "batch", size=11),
              Text(26, top + tall * len(widths) / 2, "width", size=11)]
@@ -62,7 +62,7 @@ def heat(cells, widths, batches, title, text="{:.2f}", low=0.9, high=2.0):
         items.append(Text(left - 8, top + tall * (i + 0.65), str(w), size=10, anchor="end"))
         for j, b in enumerate(batches):
             v = cells[w, b]
-            t = max(-1.0, min(1.0, (v - 1) / (high - 1) if v >= 1 else (v - 1) / (1 - low)))
+            t = 0 if 0.97 <= v <= 1.03 else max(-1.0, min(1.0, (v - 1) / (high - 1) if v >= 1 else (v - 1) / (1 - low)))
             r, g, bl = (1 - 0.65 * t, 1 - 0.25 * t, 1 - 0.6 * t) if t >= 0 else (1, 1 + 0.5 * t, 1 + 0.6 * t)
             fill = "#" + "".join(f"{round(255 * c):02x}" for c in (r, g, bl))
             items += [Rect(left + size * j, top + tall * i, size - 2, tall - 2, 2, (fill, fill), ("#b00000", "#b00000") if v < 0.97 else None),

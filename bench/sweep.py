@@ -131,7 +131,7 @@ def main():
         cells, slow = grid(args.threads, args.seconds)
         out |= {"cells": [[w, b, v] for (w, b), v in cells.items()], "slow": slow}
         if args.picture:
-            title = f"w-w-w-10: how many times faster a step is on {args.threads} threads than on one"
+            title = f"w-w-w-10: times faster on {args.threads} threads than on one"
             picture.heat(cells, WIDTHS, BATCHES, title).save(args.picture)
             print(f"written to {args.picture}")
     if not args.no_large:

@@ -31,7 +31,7 @@ def ours(step):
 
 
 def ours_bf16(step):
-    if min(step.layers[:-1]) < 1024:
+    if min(step.layers[:-1]) < 128:
         raise LeftOut("bfloat16 is for wide layers")
     try:
         own = trainer(step, "bfloat16")
