@@ -186,7 +186,8 @@ INLINE void dots(int64_t rows, int64_t cols, int64_t tiles, int64_t panel, const
     for (int64_t s = 0; s < tiles; s++, a += BP_TILE, b += BP_TILE)
 #pragma GCC unroll 4
         for (int p = 0; p < BP_TILE_STEPS; p += 2) { /* B(p:p+2, :) lies at p * 16, A(i, p:p+2) at i * 32 + p */
-            const __m512bh b0 = (__m512bh)_mm512_loadu_ps(b + p * BP_TILE_LINES), b1 = (__m512bh)_mm512_loadu_ps(b + panel + p * BP_TILE_LINES);
+            const uint16_t *bp = b + p * BP_TILE_LINES;
+            const __m512bh b0 = (__m512bh)_mm512_loadu_ps(bp), b1 = (__m512bh)_mm512_loadu_ps(bp + panel);
 #pragma GCC unroll 8
             for (int i = 0; i < ROWS; i++) {
                 int pair;

@@ -26,7 +26,7 @@
  *
  * Crowds. Where another process wants the processors too, sharing small jobs makes them slower: a worker that has a task but not its
  * processor keeps the owner waiting for a slice of the scheduler's, milliseconds for a job of microseconds; one that is put on the
- * owner's processor takes that. So a worker that finds itself there sleeps again, and job or no job; and either case is remembered:
+ * owner's processor takes that. So a worker that finds itself there sleeps again, job or no job; and either case is remembered:
  * bp_threads_crowded() says yes for a while, which doubles each time that it is so again soon after. */
 #define _GNU_SOURCE
 #include "backprop.h"
@@ -216,9 +216,11 @@ static void *worker_main(void *arg)
     worker *w = arg;
     for (;;) {
         while (!spin(joinable_or_in_the_way, w)) sleep_unless(joinable, w, &w->bed);
+        /* In this order: who sees the gate that finish() opens also sees that nobody is in its way. */
+        const uint32_t generation = GATE_GENERATION(atomic_load(&pool.gate));
         if (in_the_way()) {
             remember_crowd(nanoseconds());
-            w->generation = GATE_GENERATION(atomic_load(&pool.gate)); /* not this one, but the next */
+            w->generation = generation;                             /* not this one, but the next */
             sleep_unless(joinable, w, &w->bed);
             continue;
         }
