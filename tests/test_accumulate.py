@@ -337,6 +337,7 @@ def test_training_within_averaged_is_refused():
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an interval timer")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may strike a callback of the garbage collector
 def test_a_signal_at_any_moment_leaves_a_whole_step():
     class Alarm(BaseException):
         pass

@@ -291,6 +291,7 @@ def test_the_progress_line_without_a_known_end():
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an interval timer")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may strike a callback of the garbage collector
 def test_a_signal_at_any_moment_leaves_a_whole_step():
     class Alarm(BaseException):
         pass
