@@ -32,6 +32,9 @@ enum {
     PACK_ROWS_STRIDE = 3 << 10,
     PACK_B_ROWS = 48,
     PACK_B_BYTES = 96 << 10,
+    SWAP_COLUMNS = 4,        /* of a C that is swapped though A has to be packed for it: 1.2 times as fast with so many lanes, */
+    SWAP_STEPS = 32,         /* slower with half as many, or with few steps */
+    SWAP_LANES = 16,
 };
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -47,7 +50,7 @@ typedef struct {
     int pack_a, pack_b;
     int keep_b;                /* packed B stays for the next task of the same columns */
     int b_transposed;          /* one row by a transposed B, which is then turned in registers */
-    int swapped;               /* C^T = B^T A^T: lanes run along m, for a narrow C from a transposed A */
+    int swapped;               /* C^T = B^T A^T: lanes run along m, for a narrow C; A is packed where it is not transposed */
     char *scratch;             /* per thread: c0 of the kept B in 64 bytes, packed A, packed B, block of C */
     size_t a_bytes, b_bytes, c_bytes;
 } gemm_plan;
@@ -66,9 +69,10 @@ static void scratch_bytes(const bp_kernels *t, int64_t mc, int64_t m, int64_t n,
                           size_t *a, size_t *b, size_t *c)
 {
     const int64_t kc = min64(k, KC), rows = min64(round_up(m, t->mr), mc);
-    *a = (size_t)round_up(rows * max64(kc, t->nr) * t->real_bytes, 64); /* or the C^T of a swapped block */
+    *a = (size_t)round_up(round_up(rows, t->nr) * max64(kc, t->nr) * t->real_bytes, 64); /* or A^T of a swapped block */
     *b = (size_t)round_up(max64(min64(round_up(n, t->nr), strip_columns(t)) * kc * t->real_bytes,
                                 min64(min64(round_up(n, t->nr), NC) * k * t->real_bytes, KEEP_BYTES)), 64);
+    if (2 * n <= t->lanes) *b = (size_t)max64((int64_t)*b, round_up(rows * n * t->real_bytes, 64)); /* C^T of a swapped block */
     *c = (size_t)round_up(min64(m * n * t->real_bytes, C_BYTES), 64);
 }
 
@@ -98,7 +102,8 @@ static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, v
     s.blocks_m = ceil_div(m, max64(s.mc, 1));
     s.blocks_n = ceil_div(n, max64(s.nc, 1));
 
-    s.swapped = s.g.rsa == 1 && 2 * n <= t->lanes && m >= t->nr; /* else most lanes would idle */
+    const int turned = s.g.csa == 1 && n <= SWAP_COLUMNS && k >= SWAP_STEPS && t->lanes >= SWAP_LANES;
+    s.swapped = (s.g.rsa == 1 || turned) && 2 * n <= t->lanes && m >= t->nr; /* else most lanes would idle */
     s.b_transposed = m == 1 && g->rsb == 1 && s.g.csb != 1;
     if (s.swapped || s.b_transposed) s.pack_b = 0;
     else s.pack_b = s.g.csb != 1 || (m >= PACK_B_ROWS && kc * s.g.rsb * t->real_bytes > PACK_B_BYTES);
@@ -140,7 +145,12 @@ static void run_block(void *arg, int64_t task, int thread)
         int flags = p0 ? BP_BLOCK_ADD : 0;
         if (s->swapped) { /* a narrow block has all columns: c0 == 0, c1 == n */
             const char *b = (const char *)g->b + p0 * g->rsb * size; /* B[p0, 0] */
-            t->block(g->n, r1 - r0, kc, b, g->csb, g->rsb, a, g->csa, a_pack, r1 - r0, flags);
+            if (g->rsa != 1) {
+                t->pack_b(kc, r1 - r0, a, g->csa, g->rsa, a_pack);
+                a = a_pack;
+                flags |= BP_BLOCK_B_PACKED;
+            }
+            t->block(g->n, r1 - r0, kc, b, g->csb, g->rsb, a, g->csa, b_pack, r1 - r0, flags);
             p0 += KC;
             continue;
         }
@@ -165,7 +175,7 @@ static void run_block(void *arg, int64_t task, int thread)
         p0 += KC;
     } while (p0 < g->k);
     *kept = c0;
-    if (s->swapped) transpose_out(t->real_bytes, r1 - r0, g->n, a_pack, c, ldc);
+    if (s->swapped) transpose_out(t->real_bytes, r1 - r0, g->n, b_pack, c, ldc);
     if (g->epilogue) g->epilogue(g->epilogue_arg, thread, r0, r1, c0, c1, c, ldc);
 }
 
