@@ -475,10 +475,10 @@ def test_a_threads_limit_and_look_are_its_own():
             thread.start()
             thread.join()
             assert seen == {"limit": 0, "poll": None, "threads": 3}
-            x = np.tile(X.astype("float32"), (20000, 1))
-            net = dense(64)
+            x = np.tile(X.astype("float32"), (5000, 1))
+            net = bp.Sequential([*(bp.Dense(64, "tanh") for _ in range(10)), bp.Dense(CLASSES)])
             with pytest.raises(KeyError, match="stop"):
-                net.predict(x, batch_size=len(x))  # one run of a second or so
+                net.predict(x, batch_size=len(x))  # one run of 0.2 seconds or more: signals are looked at after 0.05
         finally:
             assert _core.threads_limit(0) == 1 and _core.poll_with(None) is look
         assert _core.threads_get() == 3
