@@ -357,31 +357,6 @@ cdef int64_t narrow(const Py_buffer *labels, int32_t *out, int64_t n, int64_t cl
     return -1
 
 
-cdef class Numbers:
-    """Writes numbers by name: a call does ``array[i] = values[names[i]]`` for all names.
-
-    Parameters
-    ----------
-    array : contiguous buffer of float32 or float64, of one dimension, held from now on
-    names : list of str
-    """
-    cdef _Array array
-    cdef list names
-
-    def __init__(self, array, list names not None):
-        self.array, self.names = _Array(array, "array", b"fd", True, 1), names
-        if self.array.extent(0) < len(names) or not self.array.contiguous_from(0):
-            raise ValueError(f"array: expected a contiguous array of at least {len(names)}")
-
-    def __call__(self, dict values not None):
-        cdef Py_ssize_t i
-        for i in range(len(self.names)):
-            if self.array.kind == 102:  # 'f'
-                (<float *>self.array.view.buf)[i] = <float><double>values[self.names[i]]
-            else:
-                (<double *>self.array.view.buf)[i] = values[self.names[i]]
-
-
 # ------------------------------------------------------------------ random numbers
 
 
@@ -849,6 +824,53 @@ cdef class Feeds:
         if fits and copy is not None and space >= 0:
             place(self.binding, space, self.labels[i])
         return fits
+
+
+cdef class Step:
+    """Runs of a whole program that take numbers by name and give one number.
+
+    Called with (values, rows, seed, step, row0): does ``numbers[i] = values[names[i]]``, runs with denormals flushed, and gives the
+    number in `out`, or what `Binding.run` gives where the run came to no end. `Binding.done` is 1 or 0 then.
+
+    Parameters
+    ----------
+    binding : Binding
+    numbers : contiguous buffer of float32 or float64, of one dimension
+    names : list of str
+        No more than `numbers` has.
+    out : buffer of one float32 or float64
+    """
+    cdef Binding binding
+    cdef _Array numbers, out
+    cdef list names
+
+    def __init__(self, Binding binding not None, numbers, list names not None, out):
+        self.binding, self.numbers, self.names = binding, _Array(numbers, "numbers", b"fd", True, 1), names
+        self.out = _Array(out, "out", b"fd", False, 0)
+        if self.numbers.extent(0) < len(names) or not self.numbers.contiguous_from(0):
+            raise ValueError(f"numbers: expected a contiguous array of at least {len(names)}")
+
+    def __call__(self, dict values not None, int64_t rows, uint64_t seed, uint64_t step, int64_t row0):
+        cdef bp_run_args args
+        cdef bp_run_result result
+        cdef Binding b = self.binding
+        cdef Py_ssize_t i
+        for i in range(len(self.names)):
+            if self.numbers.kind == 102:  # 'f'
+                (<float *>self.numbers.view.buf)[i] = <float><double>values[self.names[i]]
+            else:
+                (<double *>self.numbers.view.buf)[i] = values[self.names[i]]
+        prepare(b, &args, rows, 0, -1, seed, step, row0, True, 0)
+        check_bound(b, rows)
+        b.done = 0
+        b.running = True
+        with nogil:
+            result = bp_run(<bp_program *>b.program.handle, <bp_context *>b.context, &args)
+        b.done = result.status == 0
+        finish(b)
+        if result.status:
+            return result.status, result.instruction, result.value, result.limit
+        return (<float *>self.out.view.buf)[0] if self.out.kind == 102 else (<double *>self.out.view.buf)[0]
 
 
 cdef class Forward:

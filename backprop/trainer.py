@@ -338,10 +338,10 @@ class Trainer:
             numbers = np.zeros(max(len(plan.scalars), 1), dtype=net.dtype)
             if plan.scalars:
                 binding.set(plan.spaces["scalars"], numbers)
-                plan.numbers = _core.Numbers(numbers, plan.scalars)
             out = np.zeros((), dtype=net.dtype)  # the loss; "apply" has none, nor has "update" without penalties
             if mode in ("step", "gradients", "micro", "update") and plan.outputs:
                 binding.set(plan.spaces["output 0"], out)
+            plan.run = _core.Step(binding, numbers, plan.scalars, out)
             held = self._plans[key] = (plan, binding, numbers, out)
         return held
 
@@ -439,21 +439,21 @@ class Trainer:
     def _run_held(self, held, n, updates, row0=0, more=()):
         """Run a plan whose arrays are in place over `n` rows; its loss. `t` grows by `updates` where the run came to its end,
         also if a signal's exception is raised then. `row0` is the row of the batch that the first of them is, `more` are scalars."""
-        plan, binding, numbers, out = held
-        if plan.scalars:
-            values = self._numbers(self.t + 1, self.epoch, n) if updates else {"rows": n}
+        plan, binding, _, _ = held
+        values = self._numbers(self.t + 1, self.epoch, n) if updates else {"rows": n}
+        if more:
             values.update(more)
-            plan.numbers(values)
         before, binding.done = self.t, 0
         try:
-            status, _, value, limit = binding.run(n, 0, -1, self.seed, before, row0, True, 0)
+            loss = plan.run(values, n, self.seed, before, row0)
             self.t = before + updates * binding.done
         except BaseException:
             self.t = before + updates * binding.done
             raise
-        if status:
+        if type(loss) is tuple:
+            status, _, value, limit = loss
             self._fail(status, value, limit, before + 1)
-        return float(out)
+        return loss
 
     def _check_loss(self, loss):
         """NonFiniteError where the loss of the update that comes is not finite."""
