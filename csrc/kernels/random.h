@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum {
-    RANDOM_SETS = VL > 8 ? VL / 4 : 2,                    /* registers of each word: at least two chains to overlap */
+    RANDOM_SETS = 4,                                      /* registers of each word: as many chains to overlap */
     RANDOM_WIDE = VL > 4 ? VL / 4 : 1,                    /* blocks beside each other in a transposed row */
     RANDOM_BLOCKS = RANDOM_SETS * VL
 };
