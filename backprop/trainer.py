@@ -54,16 +54,16 @@ class _Repeat:
     @classmethod
     def of(cls, trainer, mode, x, y):
         net = trainer.net
-        if (mode == "step" and trainer.accumulate > 1 or len(net._inputs) + len(net._outputs) != 2
-                or not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray)):
+        if mode == "step" and trainer.accumulate > 1 or len(net._inputs) + len(net._outputs) != 2:
             return None
         inputs, loss, output = net._inputs[0], trainer.losses[0], net._outputs[0]
         low, limit, _ = net._id_ranges.get(inputs, (-1, 0, None))
         words = inputs.dtype == "int32"
-        if words and low != 0:
+        if not (type(x) is np.ndarray and type(y) is np.ndarray and x.flags.c_contiguous
+                and (x.dtype in (np.int64, np.int32) and low == 0 if words else x.dtype == net.dtype)):
             return None
         self = cls()
-        if type(loss) is losses.CrossEntropy and y.ndim == 1 and y.dtype in (np.int64, np.int32):
+        if type(loss) is losses.CrossEntropy and y.ndim == 1 and y.dtype in (np.int64, np.int32) and y.flags.c_contiguous:
             self.check, targets, labels = None, y, np.empty(y.shape, dtype=np.int32)
         else:
             self.check, labels = partial(loss.check, "y", output_shape=output.shape, dtype=net.dtype), None
