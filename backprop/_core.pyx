@@ -619,12 +619,7 @@ cdef class Binding:
         cdef bp_run_args args
         cdef bp_run_result result
         prepare(self, &args, rows, first, last, seed, step, row0, flush, threads)
-        check_bound(self, rows)
-        self.running = True
-        with nogil:
-            result = bp_run(<bp_program *>self.program.handle, <bp_context *>self.context, &args)
-        self.done = result.status == 0  # known also where a signal handler's exception is raised now
-        finish(self)
+        go(self, &args, &result)
         return result.status, result.instruction, result.value, result.limit
 
     def fit(self, feeds, order, int64_t n, int64_t batch, int64_t first_step, int64_t n_steps, int scalar_space=-1,
@@ -739,207 +734,6 @@ cdef class Binding:
         cdef _Arena arena = _Arena.__new__(_Arena)
         arena.binding = self
         return memoryview(arena)
-
-
-cdef bint same_shape(const Py_buffer *view, tuple shape, int first=0) except -1:
-    """Whether a C-contiguous view has this shape from dimension `first` on."""
-    cdef int i
-    if view.ndim != len(shape) + first:
-        return False
-    for i in range(first, view.ndim):
-        if view.shape[i] != <int64_t>shape[i - first]:
-            return False
-    return True
-
-
-cdef class Feeds:
-    """Arrays like those of the run before, put into their spaces without a conversion.
-
-    A call puts one array for each space, and is False where one of them does not fit as it lies: of another type, shape or dtype, not
-    contiguous, or a label out of range. The binding is then to be given all of them in another way.
-
-    Parameters
-    ----------
-    binding : Binding
-    array_type : type
-    spaces : tuple of int
-        -1: the program has no use for this array, which is checked all the same.
-    shapes : tuple of tuple of int
-    labels : tuple
-        For each array None, or what integers of either size are copied to: a contiguous array of int32 of that shape.
-    limits : tuple of int
-        What labels must be below.
-    """
-    cdef Binding binding
-    cdef object array_type
-    cdef tuple spaces, shapes, labels, limits
-    cdef list copies  # the buffers of `labels`
-
-    def __init__(self, Binding binding not None, array_type, tuple spaces not None, tuple shapes not None, tuple labels not None,
-                 tuple limits not None):
-        if not len(spaces) == len(shapes) == len(labels) == len(limits):
-            raise ValueError("spaces, shapes, labels, limits: expected equally many")
-        self.copies = []
-        for i in range(len(spaces)):
-            copy = None if labels[i] is None else _Array(labels[i], f"labels[{i}]", b"i", True)
-            if copy is not None and (not (<_Array>copy).contiguous_from(0) or not same_shape(&(<_Array>copy).view, shapes[i])):
-                raise ValueError(f"labels[{i}]: expected a contiguous array of the shape {shapes[i]}")
-            self.copies.append(copy)
-        self.binding, self.array_type, self.spaces, self.shapes = binding, array_type, spaces, shapes
-        self.labels, self.limits = labels, limits
-
-    def __call__(self, *arrays):
-        cdef int i
-        if len(arrays) != len(self.spaces):
-            raise ValueError(f"expected {len(self.spaces)} arrays")
-        for i in range(len(self.spaces)):
-            if type(arrays[i]) is not self.array_type or not self.put(i, arrays[i]):
-                return False
-        return True
-
-    cdef bint put(self, int i, array) except -1:
-        cdef int space = self.spaces[i]
-        cdef Py_buffer view
-        cdef _Array copy = self.copies[i]
-        cdef char kind
-        cdef bint fits
-        if copy is None and space >= 0:
-            try:
-                place(self.binding, space, array)
-            except (ValueError, TypeError):
-                return False
-            return same_shape(&self.binding.view[space], self.shapes[i])
-        try:
-            PyObject_GetBuffer(array, &view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
-        except (ValueError, BufferError):
-            return False
-        try:
-            fits = same_shape(&view, self.shapes[i]) and <uintptr_t>view.buf % view.itemsize == 0
-            if fits and copy is not None:
-                kind = kind_of(&view)
-                fits = ((kind == 113 or kind == 105)  # 'q', 'i'
-                        and narrow(&view, <int32_t *>copy.view.buf, view.len // view.itemsize, self.limits[i]) < 0)
-        finally:
-            PyBuffer_Release(&view)
-        if fits and copy is not None and space >= 0:
-            place(self.binding, space, self.labels[i])
-        return fits
-
-
-cdef class Step:
-    """Runs of a whole program that take numbers by name and give one number.
-
-    Called with (values, rows, seed, step, row0): does ``numbers[i] = values[names[i]]``, runs with denormals flushed, and gives the
-    number in `out`, or what `Binding.run` gives where the run came to no end. `Binding.done` is 1 or 0 then.
-
-    Parameters
-    ----------
-    binding : Binding
-    numbers : contiguous buffer of float32 or float64, of one dimension
-    names : list of str
-        No more than `numbers` has.
-    out : buffer of one float32 or float64
-    """
-    cdef Binding binding
-    cdef _Array numbers, out
-    cdef list names
-
-    def __init__(self, Binding binding not None, numbers, list names not None, out):
-        self.binding, self.numbers, self.names = binding, _Array(numbers, "numbers", b"fd", True, 1), names
-        self.out = _Array(out, "out", b"fd", False, 0)
-        if self.numbers.extent(0) < len(names) or not self.numbers.contiguous_from(0):
-            raise ValueError(f"numbers: expected a contiguous array of at least {len(names)}")
-
-    def __call__(self, dict values not None, int64_t rows, uint64_t seed, uint64_t step, int64_t row0):
-        cdef bp_run_args args
-        cdef bp_run_result result
-        cdef Binding b = self.binding
-        cdef Py_ssize_t i
-        for i in range(len(self.names)):
-            if self.numbers.kind == 102:  # 'f'
-                (<float *>self.numbers.view.buf)[i] = <float><double>values[self.names[i]]
-            else:
-                (<double *>self.numbers.view.buf)[i] = values[self.names[i]]
-        prepare(b, &args, rows, 0, -1, seed, step, row0, True, 0)
-        check_bound(b, rows)
-        b.done = 0
-        b.running = True
-        with nogil:
-            result = bp_run(<bp_program *>b.program.handle, <bp_context *>b.context, &args)
-        b.done = result.status == 0
-        finish(b)
-        if result.status:
-            return result.status, result.instruction, result.value, result.limit
-        return (<float *>self.out.view.buf)[0] if self.out.kind == 102 else (<double *>self.out.view.buf)[0]
-
-
-cdef class Forward:
-    """Runs of one program with one input and one output, on a short way: arrays that need no conversion, and no more than a run's rows.
-
-    A call gives the output's rows, or None and nothing done: the array does not fit as it lies, or all bindings are at work in
-    other threads.
-
-    Parameters
-    ----------
-    bindings : list of Binding
-        Those that are free, with all but the two spaces set; one is taken for each run and put back.
-    input, output : int
-        Their spaces.
-    shape, result_shape : tuple of int
-        Of one row.
-    array_type, empty, dtype : type, callable, dtype
-        The input's type; ``empty(shape, dtype)`` makes the output.
-    seed : int
-    """
-    cdef list bindings
-    cdef int input, output
-    cdef tuple shape, result_shape
-    cdef object array_type, empty, dtype
-    cdef uint64_t seed
-    cdef tuple made  # the shape of the last result
-
-    def __init__(self, list bindings not None, int input, int output, tuple shape not None, tuple result_shape not None, array_type,
-                 empty, dtype, uint64_t seed):
-        self.bindings, self.input, self.output, self.shape, self.result_shape = bindings, input, output, shape, result_shape
-        self.array_type, self.empty, self.dtype, self.seed = array_type, empty, dtype, seed
-        self.made = (-1,)
-
-    def __call__(self, array, /):
-        cdef bp_run_args args
-        cdef tuple made
-        cdef bp_run_result status
-        cdef Binding b
-        cdef Py_buffer *view
-        if type(array) is not self.array_type:
-            return None
-        try:
-            b = self.bindings.pop()
-        except IndexError:
-            return None
-        try:
-            place(b, self.input, array)
-        except (ValueError, TypeError):
-            self.bindings.append(b)
-            return None
-        view = &b.view[self.input]
-        fits = same_shape(view, self.shape, 1) and 0 < view.shape[0] <= b.program.capacity
-        if fits:
-            made = self.made
-            if <int64_t>made[0] != view.shape[0]:
-                self.made = made = (view.shape[0], *self.result_shape)
-            result = self.empty(made, self.dtype)
-            place(b, self.output, result)
-            prepare(b, &args, view.shape[0], 0, -1, self.seed, 0, 0, False, 0)
-            check_bound(b, args.rows)
-            b.running = True
-            with nogil:
-                status = bp_run(<bp_program *>b.program.handle, <bp_context *>b.context, &args)
-            finish(b)
-            fits = status.status == 0
-            let_go(b, self.output)
-        let_go(b, self.input)
-        self.bindings.append(b)
-        return result if fits else None
 
 
 cdef int place(Binding self, int space, array) except -1:
@@ -1072,6 +866,16 @@ cdef int prepare(Binding self, bp_run_args *args, int64_t rows, int64_t first, i
     return 0
 
 
+cdef int go(Binding self, bp_run_args *args, bp_run_result *result) except -1:
+    """A prepared run, from the check of what is bound to what a signal handler or an operation has raised meanwhile."""
+    check_bound(self, args.rows)
+    self.running = True
+    with nogil:
+        result[0] = bp_run(<bp_program *>self.program.handle, <bp_context *>self.context, args)
+    self.done = result.status == 0  # known also where an exception is raised now
+    return finish(self)
+
+
 cdef int finish(Binding self) except -1:
     """Raises what a signal handler or an operation has raised meanwhile."""
     self.running = False
@@ -1113,4 +917,5 @@ cdef int refuse(int space, const Space *s, const Py_buffer *view) except -1:
 
 
 include "_kernels.pxi"
+include "_repeated.pxi"
 include "_text.pxi"

@@ -447,13 +447,10 @@ class Network:
     def __call__(self, X, training=False):
         """Outputs for `X`; with ``training=True`` those that training would see: dropout is drawn anew, and layers that normalise
         over the batch take all rows of `X` for one batch. Nothing is written: buffers stay as they are."""
-        if not training and self._again is not None:
-            result = self._again(X)
-            if result is not None:
-                return result
+        if not training:
+            return self.predict(X)
         arrays = self.check_inputs(X)
-        whole = training and bool(self._buffers)
-        return self._run(arrays, bool(training), 1 << max(arrays[0].shape[0] - 1, 0).bit_length() if whole else _CHUNK)
+        return self._run(arrays, True, 1 << max(arrays[0].shape[0] - 1, 0).bit_length() if self._buffers else _CHUNK)
 
     def _run(self, arrays, training, chunk, nodes=None):
         """Values of the outputs, or of other `nodes` of the graph."""
