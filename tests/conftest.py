@@ -37,6 +37,38 @@ def shared():
 
 
 @pytest.fixture
+def interrupted():
+    """``interrupted(call, delay)`` calls `call`, which the exception of a signal's handler strikes after `delay` seconds, and again every
+    `again` seconds until it has ended: one may be swallowed where it strikes."""
+    if not hasattr(signal, "setitimer"):
+        pytest.skip("needs an interval timer")
+
+    class Alarm(BaseException):
+        pass
+
+    def ring(*_):
+        if armed:
+            raise Alarm
+
+    def interrupted(call, delay, again=0.2):
+        nonlocal armed
+        try:
+            armed = True
+            signal.setitimer(signal.ITIMER_REAL, delay, again)
+            call()
+        except Alarm:
+            armed = False
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    armed, before = False, signal.signal(signal.SIGALRM, ring)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
 def torch():
     """PyTorch on one thread; the test is left out where there is none."""
     torch = pytest.importorskip("torch")

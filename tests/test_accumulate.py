@@ -1,6 +1,5 @@
 """Trainer(accumulate=k): one update from several micro-batches equals that of the large batch."""
 
-import signal
 import tracemalloc
 
 import numpy as np
@@ -336,38 +335,20 @@ def test_training_within_averaged_is_refused():
     assert bits(trainer) == before
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an interval timer")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may strike a callback of the garbage collector
-def test_a_signal_at_any_moment_leaves_a_whole_step():
-    class Alarm(BaseException):
-        pass
-
-    def ring(*_):
-        if armed:
-            raise Alarm
-
+def test_a_signal_at_any_moment_leaves_a_whole_step(interrupted):
     trainer, plain = buffered(), buffered()
     parts = [(X[i:i + 20], Y[i:i + 20]) for i in (0, 20, 40)]
     trainer.step(*parts[0]), plain.step(*parts[0])
-    armed, made, before = False, 0, signal.signal(signal.SIGALRM, ring)
-    try:
-        for delay in 1e-4 + 5e-3 * (hashed(40, 97) + 1) / 2:
-            t = trainer.t
-            try:
-                armed = True
-                signal.setitimer(signal.ITIMER_REAL, delay, 0.2)  # again: an exception may be swallowed where it strikes
-                trainer.fit(X, Y, epochs=10**6, batch_size=20, shuffle=False, progress=False)
-            except Alarm:
-                armed = False
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            for s in range(trainer.t - t):
-                plain.step(*parts[s % 3])
-            assert bits(trainer) == bits(plain)
-            made += trainer.t - t
-        assert made > 100
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    made = 0
+    for delay in 1e-4 + 5e-3 * (hashed(40, 97) + 1) / 2:
+        t = trainer.t
+        interrupted(lambda: trainer.fit(X, Y, epochs=10**6, batch_size=20, shuffle=False, progress=False), delay)
+        for s in range(trainer.t - t):
+            plain.step(*parts[s % 3])
+        assert bits(trainer) == bits(plain)
+        made += trainer.t - t
+    assert made > 100
 
 
 # ---------------------------------------------------------------- arguments, callbacks, checkpoints

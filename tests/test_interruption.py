@@ -97,43 +97,25 @@ def test_ctrl_c_leaves_the_weights_of_a_whole_step(work):
     assert took < 2.0  # 0.25 s is promised; the rest is for a machine with other things to do
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an interval timer")
 @pytest.mark.parametrize("each_batch", [True, False])
-def test_a_signal_at_any_moment_leaves_a_whole_step(each_batch):
-    class Alarm(BaseException):
-        pass
-
+def test_a_signal_at_any_moment_leaves_a_whole_step(interrupted, each_batch):
     class Nothing:
         def on_batch_end(self, trainer, epoch, batch, loss):
             pass
 
-    def ring(*_):
-        if armed:
-            raise Alarm
-
     trainer, plain = make(), make()
     trainer.step(X, Y), plain.step(X, Y)
-    armed, made, before = False, 0, signal.signal(signal.SIGALRM, ring)
-    try:
-        for delay in 1e-4 + 3e-3 * (hashed(60, 73) + 1) / 2:
-            epoch, t = trainer.epoch, trainer.t
-            try:
-                armed = True
-                signal.setitimer(signal.ITIMER_REAL, delay, 0.2)  # again: an exception may be swallowed where it strikes
-                trainer.fit(X, Y, epochs=10**6, batch_size=20, callbacks=[Nothing()] * each_batch, progress=False)
-            except Alarm:
-                armed = False
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            for s in range(trainer.t - t):
-                order = bp._core.permutation(N, 0, epoch + s // 3)[s % 3 * 20:s % 3 * 20 + 20]
-                plain.step(X[order], Y[order])
-            assert digest(trainer) == digest(plain) and trainer.t == plain.t
-            assert trainer.step(X[:20], Y[:20]) == plain.step(X[:20], Y[:20])
-            made += trainer.t - t
-        assert made > 500
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    made = 0
+    for delay in 1e-4 + 3e-3 * (hashed(60, 73) + 1) / 2:
+        epoch, t = trainer.epoch, trainer.t
+        interrupted(lambda: trainer.fit(X, Y, epochs=10**6, batch_size=20, callbacks=[Nothing()] * each_batch, progress=False), delay)
+        for s in range(trainer.t - t):
+            order = bp._core.permutation(N, 0, epoch + s // 3)[s % 3 * 20:s % 3 * 20 + 20]
+            plain.step(X[order], Y[order])
+        assert digest(trainer) == digest(plain) and trainer.t == plain.t
+        assert trainer.step(X[:20], Y[:20]) == plain.step(X[:20], Y[:20])
+        made += trainer.t - t
+    assert made > 500
 
 
 # ---------------------------------------------------------------- not finite

@@ -408,48 +408,29 @@ def test_ctrl_c_stops_all_threads(longest):
     assert len(begun) == 2 and all(np.isfinite(net.flat_parameters).all() for net in nets)
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an interval timer")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may strike a callback of the garbage collector
-def test_a_signal_at_any_moment_leaves_whole_steps_and_no_thread():
-    class Alarm(BaseException):
-        pass
-
-    def ring(*_):
-        if armed:
-            raise Alarm
-
-    armed, made, before = False, 0, signal.signal(signal.SIGALRM, ring)
+def test_a_signal_at_any_moment_leaves_whole_steps_and_no_thread(interrupted):
+    made = 0
     nothing = threading.active_count()
-    try:
-        for delay in 1e-4 + 2e-2 * (hashed(20, 93) + 1) / 2:
-            nets = [dense(), dense(8), dense(7)]
-            trainers = []
+    for delay in 1e-4 + 2e-2 * (hashed(20, 93) + 1) / 2:
+        nets = [dense(), dense(8), dense(7)]
+        trainers = []
 
-            class Keep:
-                def on_train_begin(self, trainer, epochs):
-                    trainers.append(trainer)
+        class Keep:
+            def on_train_begin(self, trainer, epochs):
+                trainers.append(trainer)
 
-            try:
-                armed = True
-                signal.setitimer(signal.ITIMER_REAL, delay, 0.5)  # again: an exception may be swallowed where it strikes
-                bp.fit_many(nets, X, Y, epochs=10**6, batch_size=30, callbacks=(Keep(),))
-            except Alarm:
-                armed = False
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            assert no_thread_beyond(nothing)
-            for trainer in trainers:
-                own = bp.Trainer(dense(trainer.net.layers[0].units), seed=0)
-                own.fit(X, Y, epochs=trainer.t // 3, batch_size=30)
-                order = _core.permutation(N, 0, own.epoch)
-                for s in range(trainer.t % 3):
-                    own.step(X[order[30 * s:30 * s + 30]], Y[order[30 * s:30 * s + 30]])
-                assert own.t == trainer.t and (not own.t or bits(own.net) == bits(trainer.net))
-                made += own.t
-        assert made > 100
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        interrupted(lambda: bp.fit_many(nets, X, Y, epochs=10**6, batch_size=30, callbacks=(Keep(),)), delay, 0.5)
+        assert no_thread_beyond(nothing)
+        for trainer in trainers:
+            own = bp.Trainer(dense(trainer.net.layers[0].units), seed=0)
+            own.fit(X, Y, epochs=trainer.t // 3, batch_size=30)
+            order = _core.permutation(N, 0, own.epoch)
+            for s in range(trainer.t % 3):
+                own.step(X[order[30 * s:30 * s + 30]], Y[order[30 * s:30 * s + 30]])
+            assert own.t == trainer.t and (not own.t or bits(own.net) == bits(trainer.net))
+            made += own.t
+    assert made > 100
 
 
 # ---------------------------------------------------------------- the core

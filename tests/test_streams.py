@@ -1,7 +1,6 @@
 """Data larger than memory: fit on memory maps, and on batches that an iterator yields."""
 
 import io
-import signal
 import tracemalloc
 
 import numpy as np
@@ -290,38 +289,20 @@ def test_the_progress_line_without_a_known_end():
     make().fit(slices, epochs=1, progress=Progress(io.StringIO()))
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an interval timer")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may strike a callback of the garbage collector
-def test_a_signal_at_any_moment_leaves_a_whole_step():
-    class Alarm(BaseException):
-        pass
-
-    def ring(*_):
-        if armed:
-            raise Alarm
-
+def test_a_signal_at_any_moment_leaves_a_whole_step(interrupted):
     trainer, plain = make(), make()
     parts = list(slices(20))
     trainer.step(*parts[0]), plain.step(*parts[0])
-    armed, made, before = False, 0, signal.signal(signal.SIGALRM, ring)
-    try:
-        for delay in 1e-4 + 3e-3 * (hashed(40, 85) + 1) / 2:
-            t = trainer.t
-            try:
-                armed = True
-                signal.setitimer(signal.ITIMER_REAL, delay, 0.2)  # again: an exception may be swallowed where it strikes
-                trainer.fit(lambda: slices(20), epochs=10**6, progress=False)
-            except Alarm:
-                armed = False
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            for s in range(trainer.t - t):
-                plain.step(*parts[s % 3])
-            assert bits(trainer)[:3] == bits(plain)[:3]
-            made += trainer.t - t
-        assert made > 200
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    made = 0
+    for delay in 1e-4 + 3e-3 * (hashed(40, 85) + 1) / 2:
+        t = trainer.t
+        interrupted(lambda: trainer.fit(lambda: slices(20), epochs=10**6, progress=False), delay)
+        for s in range(trainer.t - t):
+            plain.step(*parts[s % 3])
+        assert bits(trainer)[:3] == bits(plain)[:3]
+        made += trainer.t - t
+    assert made > 200
 
 
 # ---------------------------------------------------------------- memory maps
