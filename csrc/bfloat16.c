@@ -1,22 +1,25 @@
 /* bfloat16.c: the matrix product C = op(A) op(B) of float32 operands rounded to bfloat16, with float32 sums.
  *
- * Arithmetic is so cheap on tiles that packing decides: each operand is rounded and packed once per product, whole, by all
+ * Arithmetic is so cheap on tiles that memory decides: each operand is rounded and packed once per product, whole, by all
  * threads; then blocks of C, independent of each other:
  *
- *     task: a block C[r0:r1, c0:c1] of mc x nc
- *       for each block of k, KC steps                        C carries the sums over, so KC is no part of the result
- *         C[r0:r1, c0:c1] += A[r0:r1, p0:p1] B[p0:p1, c0:c1]   the packed blocks stay in L2
- *       epilogue(C[r0:r1, c0:c1])                            while the block is in L2
+ *     task: a block C[r0:r1, c0:c1] of mc x nc, row of blocks by row of blocks, for the rows of A then stay in L2
+ *       for each chunk of k, KC steps                        the sums carry over, so KC is no part of the result
+ *         sums += A[r0:r1, p0:p1] B[p0:p1, c0:c1]              32 lines of a chunk stay in L1; the sums and the chunks are in L2,
+ *                                                              and the next chunk of B is on its way there
+ *       epilogue(sums), or C[r0:r1, c0:c1] = sums            while they are in L2
  *
+ * The sums lie in scratch, whose rows, unlike those of a C of 1024 or 2048 columns, do not all meet in the same sets of a cache.
  * Without tiles both operands are rounded to scratch, as float32 of 8 bits, and multiplied as all others are. */
 #include "kernels.h"
 
+#include <string.h>
+
 enum {
-    /* Measured: what pays is a long block of k, for C is loaded and stored once per block of it. At 2048 steps the packed
-     * operands of a block of C are 1 MB each. */
     MC = 256, NC = 256,
-    KC = 2048,
+    KC = BP_TILE_CHUNK * BP_TILE_STEPS,
     PAIR = 2 * BP_TILE_LINES,  /* panels come in twos */
+    APART = 16,                /* numbers between the rows of sums: rows of 1 KB would meet too */
 };
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -30,9 +33,9 @@ static size_t packed_bytes(int64_t x, int64_t k)
     return (size_t)round_up(x, PAIR) * (size_t)round_up(k, BP_TILE_STEPS) * sizeof(uint16_t);
 }
 
-static size_t block_bytes(int64_t m, int64_t n) /* of a block of C */
+static size_t block_bytes(int64_t m, int64_t n) /* of the sums of a block of C */
 {
-    return (size_t)round_up(min64(m, MC) * min64(n, NC) * (int64_t)sizeof(float), 64);
+    return (size_t)(round_up(min64(m, MC), PAIR) * (round_up(min64(n, NC), PAIR) + APART)) * sizeof(float);
 }
 
 static size_t rounded_bytes(int64_t rows, int64_t cols) { return (size_t)round_up(rows * cols * (int64_t)sizeof(float), 64); }
@@ -48,9 +51,10 @@ typedef struct {
     const bp_tiles *tiles;
     const bp_gemm *g;
     int64_t parts_a, parts_b;  /* of the operands, by lines: the tasks of packing and rounding */
-    int64_t mc, nc, blocks_m, steps; /* steps of k in tiles */
+    int64_t mc, nc, blocks_n;
+    int64_t lines_a, lines_b, steps; /* packed: multiples of PAIR, and of the steps of a tile */
     void *a, *b;               /* the operands, packed or rounded: A by rows, B by columns or by rows */
-    char *blocks;              /* a block of C for each thread */
+    char *blocks;              /* the sums of a block of C for each thread */
 } plan;
 
 /* ------------------------------------------------------------------ without tiles */
@@ -92,33 +96,42 @@ static void pack_part(void *arg, int64_t task, int thread)
     const bp_gemm *g = s->g;
     const int is_b = task >= s->parts_a;
     const int64_t part = is_b ? task - s->parts_a : task, parts = is_b ? s->parts_b : s->parts_a;
-    const int64_t lines = is_b ? g->n : g->m, pairs = ceil_div(lines, PAIR);
-    const int64_t low = pairs * part / parts * PAIR, high = pairs * (part + 1) / parts * PAIR;
-    const int64_t line = is_b ? g->csb : g->rsa, step = is_b ? g->rsb : g->csa;
-    uint16_t *const to = (uint16_t *)(is_b ? s->b : s->a) + low * s->steps;
-    const float *const from = (const float *)(is_b ? g->b : g->a) + low * line; /* line `low`, step 0 */
-    s->tiles->pack(is_b, min64(high, lines) - low, g->k, from, line, step, to);
+    const int64_t pairs = (is_b ? s->lines_b : s->lines_a) / PAIR;
+    s->tiles->pack(is_b, 2 * (pairs * part / parts), 2 * (pairs * (part + 1) / parts), is_b ? g->n : g->m, g->k, is_b ? g->b : g->a,
+                   is_b ? g->csb : g->rsa, is_b ? g->rsb : g->csa, is_b ? s->b : s->a);
     (void)thread;
+}
+
+/* Lines from `low` on of the chunk of a packed operand of so many lines that begins with step p0. */
+static const uint16_t *chunk_of(const plan *s, const void *packed, int64_t lines, int64_t low, int64_t p0)
+{
+    return (const uint16_t *)packed + p0 * lines + low * min64(KC, s->steps - p0);
 }
 
 static void run_block(void *arg, int64_t task, int thread)
 {
     const plan *s = arg;
     const bp_gemm *g = s->g;
-    const int64_t r0 = task % s->blocks_m * s->mc, r1 = min64(r0 + s->mc, g->m);
-    const int64_t c0 = task / s->blocks_m * s->nc, c1 = min64(c0 + s->nc, g->n);
-    const int64_t ldc = g->c ? g->ldc : c1 - c0, panel = s->steps * BP_TILE_LINES;
-    float *const c = g->c ? (float *)g->c + r0 * g->ldc + c0 : (float *)(void *)(s->blocks + (size_t)thread * block_bytes(g->m, g->n));
+    const int64_t r0 = task / s->blocks_n * s->mc, r1 = min64(r0 + s->mc, g->m);
+    const int64_t c0 = task % s->blocks_n * s->nc, c1 = min64(c0 + s->nc, g->n);
+    const int64_t rows = round_up(r1 - r0, PAIR), cols = round_up(c1 - c0, PAIR), ld = cols + APART;
+    float *const sums = (float *)(void *)(s->blocks + (size_t)thread * block_bytes(g->m, g->n)); /* [rows][ld] */
     s->tiles->begin();
     int64_t p0 = 0;
     do { /* once even if k == 0: that writes the zeros */
-        const uint16_t *a = (const uint16_t *)s->a + r0 * s->steps + p0 * BP_TILE_LINES; /* A[r0, p0] */
-        const uint16_t *b = (const uint16_t *)s->b + c0 * s->steps + p0 * BP_TILE_LINES; /* B[p0, c0] */
-        s->tiles->block(r1 - r0, c1 - c0, min64(KC, s->steps - p0) / BP_TILE_STEPS, panel, a, b, c, ldc, p0 > 0);
-        p0 += KC;
+        const int64_t kc = min64(KC, s->steps - p0), next = p0 + kc; /* the next chunk, of these columns or of the next block's */
+        const int more = next < s->steps;
+        const int64_t j = more ? c0 : c1, p = more ? next : 0, wide = min64(s->nc, s->lines_b - j);
+        const char *soon = (const char *)(wide > 0 ? chunk_of(s, s->b, s->lines_b, j, p) : s->b);
+        s->tiles->block(rows, cols, kc / BP_TILE_STEPS, chunk_of(s, s->a, s->lines_a, r0, p0), chunk_of(s, s->b, s->lines_b, c0, p0),
+                        sums, ld, p0 > 0, soon, max64(wide, 0) * min64(KC, s->steps - p) * (int64_t)sizeof(uint16_t));
+        p0 = next;
     } while (p0 < s->steps);
     s->tiles->end();
-    if (g->epilogue) g->epilogue(g->epilogue_arg, thread, r0, r1, c0, c1, c, ldc);
+    if (g->c)
+        for (int64_t i = 0; i < r1 - r0; i++)
+            memcpy((float *)g->c + (r0 + i) * g->ldc + c0, sums + i * ld, (size_t)(c1 - c0) * sizeof(float));
+    if (g->epilogue) g->epilogue(g->epilogue_arg, thread, r0, r1, c0, c1, sums, ld);
 }
 
 static void run(int threads, int64_t tasks, void (*fn)(void *, int64_t, int), plan *s)
@@ -156,17 +169,18 @@ void bp_gemm_bf16_run(const bp_kernels *t, const bp_tiles *tiles, const bp_gemm 
     }
     s.b = (char *)scratch + packed_bytes(m, k);
     s.blocks = (char *)s.b + packed_bytes(n, k);
+    s.lines_a = round_up(m, PAIR);
+    s.lines_b = round_up(n, PAIR);
     s.steps = round_up(k, BP_TILE_STEPS);
     s.parts_a = parts_of(m, PAIR, threads);
     s.parts_b = parts_of(n, PAIR, threads);
     run(threads, s.parts_a + s.parts_b, pack_part, &s);
-    int64_t blocks_n = ceil_div(n, NC);
-    s.blocks_m = ceil_div(m, MC);
-    if (threads > 1 && s.blocks_m * blocks_n < 4 * threads) /* few blocks: the same number of them for each thread */
-        s.blocks_m = max64(min64(round_up(s.blocks_m, threads), ceil_div(m, 2 * PAIR)), s.blocks_m);
-    s.mc = round_up(ceil_div(m, s.blocks_m), PAIR);
-    s.nc = round_up(ceil_div(n, blocks_n), PAIR);
-    s.blocks_m = ceil_div(m, s.mc);
-    blocks_n = ceil_div(n, s.nc);
-    run(threads, s.blocks_m * blocks_n, run_block, &s);
+    int64_t blocks_m = ceil_div(m, MC);
+    s.blocks_n = ceil_div(n, NC);
+    if (threads > 1 && blocks_m * s.blocks_n < 4 * threads) /* few blocks: the same number of them for each thread */
+        blocks_m = max64(min64(round_up(blocks_m, threads), ceil_div(m, 2 * PAIR)), blocks_m);
+    s.mc = round_up(ceil_div(m, blocks_m), PAIR);
+    s.nc = round_up(ceil_div(n, s.blocks_n), PAIR);
+    s.blocks_n = ceil_div(n, s.nc);
+    run(threads, ceil_div(m, s.mc) * s.blocks_n, run_block, &s);
 }

@@ -73,73 +73,94 @@ INLINE void pack_tile(int is_b, int64_t lines, int64_t k, const float *src, int6
 
 INLINE int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static void pack(int is_b, int64_t lines, int64_t k, const float *src, int64_t line, int64_t step, uint16_t *dst)
+static void pack(int is_b, int64_t low, int64_t high, int64_t lines, int64_t k, const float *src, int64_t line, int64_t step,
+                 uint16_t *dst)
 {
     const int64_t panels = (lines + 2 * BP_TILE_LINES - 1) / (2 * BP_TILE_LINES) * 2; /* the last may be empty: an even number */
     const int64_t tiles = (k + BP_TILE_STEPS - 1) / BP_TILE_STEPS;
-    const int64_t together = line == 1 ? 1 : tiles; /* tiles of a panel in turn; lines side by side are read across panels */
-    for (int64_t s0 = 0; s0 < tiles; s0 += together)
-        for (int64_t q = 0; q < panels; q++)
-            for (int64_t s = s0; s < s0 + together; s++) {
-                const int64_t i = q * BP_TILE_LINES, p = s * BP_TILE_STEPS, left = lines - i;
-                const float *from = left > 0 ? src + i * line + p * step : src;
-                pack_tile(is_b, left > 0 ? min64(left, 16) : 0, min64(k - p, 32), from, line, step, dst + (q * tiles + s) * BP_TILE);
-            }
+    for (int64_t s0 = 0; s0 < tiles; s0 += BP_TILE_CHUNK) {
+        const int64_t chunk = min64(tiles - s0, BP_TILE_CHUNK);
+        const int64_t together = line == 1 ? 1 : chunk; /* tiles of a panel in turn; lines side by side are read across panels */
+        for (int64_t s1 = 0; s1 < chunk; s1 += together)
+            for (int64_t q = low; q < high; q++)
+                for (int64_t s = s1; s < s1 + together; s++) {
+                    const int64_t i = q * BP_TILE_LINES, p = (s0 + s) * BP_TILE_STEPS, left = lines - i;
+                    const float *from = left > 0 ? src + i * line + p * step : src;
+                    pack_tile(is_b, left > 0 ? min64(left, 16) : 0, min64(k - p, 32), from, line, step,
+                              dst + (s0 * panels + q * chunk + s) * BP_TILE);
+                }
+    }
 }
 
 /* ------------------------------------------------------------------ the product on tiles */
 
-/* C of 2 x 2 tiles, whole, or of the first column of tiles only. Tiles 0-3: C, 4, 5: A, 6, 7: B. */
-INLINE void four(const int two, int64_t tiles, int64_t panel, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc, int add)
+/* The sums of a C of 2 x 2 tiles, tiles 0-3, leave for their place while the next C begins: a load that comes after the store of a
+ * tile waits for it, and so would all of the next C's if the stores came first. */
+typedef struct { float *c; size_t row; int64_t down; } leaving; /* C[0,0], bytes of a row, numbers to the second row of tiles */
+
+INLINE void four(int64_t tiles, const uint16_t *a, const uint16_t *b, const float *c, int64_t ldc, int add, leaving *last, const char **next,
+                 const char *end)
 {
     const size_t row = (size_t)ldc * sizeof *c;
-    if (add) {
-        _tile_loadd(0, c, row);
-        if (two) _tile_loadd(1, c + 16, row);
-        _tile_loadd(2, c + 16 * ldc, row);
-        if (two) _tile_loadd(3, c + 16 * ldc + 16, row);
-    } else {
-        _tile_zero(0);
-        if (two) _tile_zero(1);
-        _tile_zero(2);
-        if (two) _tile_zero(3);
-    }
-    for (int64_t s = 0; s < tiles; s++, a += BP_TILE, b += BP_TILE) {
+    const int64_t panel = tiles * BP_TILE, down = 16 * ldc;
+    float *const out = last->c;
+    _tile_loadd(6, b, 64);
+    _tile_loadd(4, a, 64);
+    if (out) _tile_stored(0, out, last->row);
+    if (add) _tile_loadd(0, c, row);
+    else _tile_zero(0);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, b + panel, 64);
+    if (out) _tile_stored(1, out + 16, last->row);
+    if (add) _tile_loadd(1, c + 16, row);
+    else _tile_zero(1);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, a + panel, 64);
+    if (out) _tile_stored(2, out + last->down, last->row);
+    if (add) _tile_loadd(2, c + down, row);
+    else _tile_zero(2);
+    _tile_dpbf16ps(2, 5, 6);
+    if (out) _tile_stored(3, out + last->down + 16, last->row);
+    if (add) _tile_loadd(3, c + down + 16, row);
+    else _tile_zero(3);
+    _tile_dpbf16ps(3, 5, 7);
+    for (int64_t s = 1; s < tiles; s++) {
+        a += BP_TILE;
+        b += BP_TILE;
         _tile_loadd(6, b, 64);
         _tile_loadd(4, a, 64);
-        if (two) _tile_loadd(7, b + panel, 64);
+        _tile_loadd(7, b + panel, 64);
         _tile_loadd(5, a + panel, 64);
+        if (*next < end) /* 4 lines a step: a chunk of B while a block of 256 rows uses the one before */
+            for (int q = 0; q < 4; q++, *next += 64) _mm_prefetch(*next, _MM_HINT_T1);
         _tile_dpbf16ps(0, 4, 6);
-        if (two) _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(2, 5, 6);
-        if (two) _tile_dpbf16ps(3, 5, 7);
+        _tile_dpbf16ps(3, 5, 7);
     }
-    _tile_stored(0, c, row);
-    if (two) _tile_stored(1, c + 16, row);
-    _tile_stored(2, c + 16 * ldc, row);
-    if (two) _tile_stored(3, c + 16 * ldc + 16, row);
 }
 
-static void block(int64_t m, int64_t n, int64_t tiles, int64_t panel, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc,
-                  int add)
+static void block(int64_t m, int64_t n, int64_t tiles, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc, int add,
+                  const char *next, int64_t ahead)
 {
-    for (int64_t i = 0; i < m; i += 32)
-        for (int64_t j = 0; j < n; j += 32) {
-            const int64_t rows = min64(m - i, 32), cols = min64(n - j, 32);
-            const uint16_t *ai = a + i / 16 * panel, *bj = b + j / 16 * panel; /* tiles (i, 0) and (0, j) */
-            float *cij = c + i * ldc + j, edge[32 * 32];
-            if (rows == 32 && cols == 32) {
-                four(1, tiles, panel, ai, bj, cij, ldc, add);
-                continue;
+    const char *const end = next + ahead;
+    leaving last = {NULL, (size_t)ldc * sizeof *c, 16 * ldc};
+    if (tiles == 0) /* once even without products: that writes the zeros */
+        for (int64_t i = 0; i < m; i++) memset(c + i * ldc, 0, (size_t)n * sizeof *c);
+    else
+        for (int64_t i = 0; i < m; i += 32)
+            for (int64_t j = 0; j < n; j += 32) {
+                float *const cij = c + i * ldc + j;
+                four(tiles, a + i * tiles * BP_TILE_STEPS, b + j * tiles * BP_TILE_STEPS, cij, ldc, add, &last, &next, end);
+                last.c = cij;
             }
-            for (int64_t r = 0; add && r < rows; r++)
-                for (int64_t v = 0; v < cols; v += VL) v_store(edge + r * 32 + v, first(cij + r * ldc + v, cols - v));
-            __asm__ volatile("" : : : "memory"); /* a compiler need not know that loads of tiles read `edge` */
-            if (cols > 16) four(1, tiles, panel, ai, bj, edge, 32, add);
-            else four(0, tiles, panel, ai, bj, edge, 32, add);
-            for (int64_t r = 0; r < rows; r++)
-                for (int64_t v = 0; v < cols; v += VL) v_storen(cij + r * ldc + v, v_load(edge + r * 32 + v), min64(cols - v, VL));
-        }
+    if (last.c) {
+        _tile_stored(0, last.c, last.row);
+        _tile_stored(1, last.c + 16, last.row);
+        _tile_stored(2, last.c + last.down, last.row);
+        _tile_stored(3, last.c + last.down + 16, last.row);
+    }
+    __asm__ volatile("" : : : "memory"); /* a compiler need not know that stores of tiles write C */
 }
 
 /* `rounds` rounds of products of tiles that lie in registers and wait for nothing but their own sums. */
@@ -166,22 +187,17 @@ const bp_tiles bp_tiles_amx = {.begin = begin, .end = end, .pack = pack, .block 
 
 /* ------------------------------------------------------------------ the product by dot products of pairs */
 
-enum {
-    ROWS = 8,                  /* of C in registers, beside two panels of columns: 16 chains, for a dot product takes 6 cycles */
-    NEAR = 16,                 /* tiles of a panel that stay in L1: two panels of B are 32 KB */
-};
+enum { ROWS = 8 }; /* of C in registers, beside two panels of columns: 16 chains, for a dot product takes 6 cycles */
 
-/* C[0:rows, 0:cols] (+)= A B for ROWS lines of A and two panels of B, rows <= ROWS, cols <= 32; all lines and columns are there. */
-INLINE void dots(int64_t rows, int64_t cols, int64_t tiles, int64_t panel, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc,
-                 int add)
+/* C[0:ROWS, 0:32] (+)= A B for ROWS lines of A and two panels of B. */
+INLINE void dots(int64_t tiles, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc, int add)
 {
-    const int64_t n0 = min64(cols, VL), n1 = cols - n0;
+    const int64_t panel = tiles * BP_TILE;
     __m512 acc[ROWS][2];
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; i++) {
-        const int there = add && i < rows;
-        acc[i][0] = there ? v_loadn(c + i * ldc, n0) : v_zero();
-        acc[i][1] = there ? v_loadn(c + i * ldc + VL, n1) : v_zero();
+        acc[i][0] = add ? v_load(c + i * ldc) : v_zero();
+        acc[i][1] = add ? v_load(c + i * ldc + VL) : v_zero();
     }
     for (int64_t s = 0; s < tiles; s++, a += BP_TILE, b += BP_TILE)
 #pragma GCC unroll 4
@@ -198,27 +214,22 @@ INLINE void dots(int64_t rows, int64_t cols, int64_t tiles, int64_t panel, const
             }
         }
 #pragma GCC unroll 8
-    for (int i = 0; i < ROWS; i++)
-        if (i < rows) {
-            v_storen(c + i * ldc, acc[i][0], n0);
-            v_storen(c + i * ldc + VL, acc[i][1], n1);
-        }
+    for (int i = 0; i < ROWS; i++) {
+        v_store(c + i * ldc, acc[i][0]);
+        v_store(c + i * ldc + VL, acc[i][1]);
+    }
 }
 
-static void dot_block(int64_t m, int64_t n, int64_t tiles, int64_t panel, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc,
-                      int add)
+static void dot_block(int64_t m, int64_t n, int64_t tiles, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc, int add,
+                      const char *next, int64_t ahead)
 {
-    int64_t s = 0;
-    do { /* once even without tiles: that writes the zeros */
-        const int64_t near = min64(tiles - s, NEAR);
-        for (int64_t j = 0; j < n; j += 2 * BP_TILE_LINES)
-            for (int64_t i = 0; i < m; i += ROWS) {
-                const uint16_t *ai = a + i / BP_TILE_LINES * panel + s * BP_TILE + i % BP_TILE_LINES * BP_TILE_STEPS;
-                const uint16_t *bj = b + j / BP_TILE_LINES * panel + s * BP_TILE;
-                dots(min64(m - i, ROWS), min64(n - j, 2 * BP_TILE_LINES), near, panel, ai, bj, c + i * ldc + j, ldc, add || s > 0);
-            }
-        s += NEAR;
-    } while (s < tiles);
+    for (int64_t j = 0; j < n; j += 2 * BP_TILE_LINES) /* two panels of B, 16 KB of a chunk, stay in L1 */
+        for (int64_t i = 0; i < m; i += ROWS) {
+            const uint16_t *ai = a + i / BP_TILE_LINES * tiles * BP_TILE + i % BP_TILE_LINES * BP_TILE_STEPS;
+            dots(tiles, ai, b + j * tiles * BP_TILE_STEPS, c + i * ldc + j, ldc, add);
+        }
+    (void)next;
+    (void)ahead;
 }
 
 static void nothing(void) {}

@@ -72,20 +72,25 @@ struct bp_kernels {
                        const void *g, int g_step, void *loss, void *dz, int64_t ld_dz);
 };
 
-/* Products of bfloat16 on tiles, which some processors have besides a set: AMX, or as registers of AVX512-BF16. A panel is 16 lines, the rows of op(A) or the
- * columns of op(B); a tile is 32 steps of k of a panel, 512 numbers; what exceeds an operand is zeros. Tile s of panel q
- * begins at (q*ceil(k/32) + s) * 512, and in it step p of line i lies at i*32 + p for A, at p/2*32 + i*2 + p%2 for B. */
-enum { BP_TILE_LINES = 16, BP_TILE_STEPS = 32, BP_TILE = BP_TILE_LINES * BP_TILE_STEPS };
+/* Products of bfloat16 on tiles, which some processors have besides a set: AMX, or as registers of AVX512-BF16. A panel is 16 lines,
+ * the rows of op(A) or the columns of op(B); a tile is 32 steps of k of a panel, 512 numbers; what exceeds an operand is zeros,
+ * and so is a last panel that makes their number even. The tiles of BP_TILE_CHUNK * 32 steps lie together, panel by panel, so that
+ * what a block of C wants next is one stretch of memory: of w panels, tile s of panel q begins at (s0*w + q*c + s - s0) * 512, where
+ * s0 = s / CHUNK * CHUNK is the chunk's first tile and c = min(CHUNK, ceil(k/32) - s0) are its tiles. In a tile step p of line i
+ * lies at i*32 + p for A, at p/2*32 + i*2 + p%2 for B. */
+enum { BP_TILE_LINES = 16, BP_TILE_STEPS = 32, BP_TILE = BP_TILE_LINES * BP_TILE_STEPS, BP_TILE_CHUNK = 8 };
 typedef struct {
     void (*begin)(void);                        /* before `block`, on the thread that runs it, and after it: the processor's */
     void (*end)(void);                          /* tiles are then free again, as at every call */
-    /* src[i*line + p*step], 0 <= i < lines, 0 <= p < k, rounded as by round_bf16, to ceil(lines / 16) panels. */
-    void (*pack)(int is_b, int64_t lines, int64_t k, const float *src, int64_t line, int64_t step, uint16_t *dst);
-    /* C[i,j] = (add ? C[i,j] : 0) + the products of `tiles` tiles, pair of steps by pair of steps ascending: steps 2p, 2p+1
-     * as the processor adds them. a and b are the first tiles; their next panels begin `panel` numbers further. Panels
-     * are read in twos: there are an even number of them. */
-    void (*block)(int64_t m, int64_t n, int64_t tiles, int64_t panel, const uint16_t *a, const uint16_t *b,
-                  float *c, int64_t ldc, int add);
+    /* Panels [low, high) of an operand src[i*line + p*step], 0 <= i < lines, 0 <= p < k, rounded as by round_bf16, to their
+     * places in dst, where the operand begins. */
+    void (*pack)(int is_b, int64_t low, int64_t high, int64_t lines, int64_t k, const float *src, int64_t line, int64_t step,
+                 uint16_t *dst);
+    /* C[i,j] = (add ? C[i,j] : 0) + the products of `tiles` <= CHUNK tiles, pair of steps by pair of steps ascending: steps 2p, 2p+1
+     * as the processor adds them. a and b are the first tiles of a chunk's panels; m and n are multiples of two panels' lines. The
+     * bytes [next, next + ahead) will be wanted soon. */
+    void (*block)(int64_t m, int64_t n, int64_t tiles, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc, int add,
+                  const char *next, int64_t ahead);
     double (*peak)(int64_t rounds, double *sink); /* as fma_peak */
     double ns;                                  /* of a multiplication with its addition, on one core, roughly */
 } bp_tiles;

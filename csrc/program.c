@@ -292,7 +292,8 @@ static void run_matmul(bp_context *x, const bp_instr *in, int threads)
 {
     const int64_t size = x->p->real_bytes;
     const bp_operand *a = &in->u.matmul.a, *b = &in->u.matmul.b, *c = &in->u.matmul.c;
-    if (c->space < 0 && in->u.matmul.c_store >= 0)
+    const bp_tiles *tiles = in->u.matmul.bf16 ? bp_tiles_of(x->k) : NULL;
+    if (c->space < 0 && in->u.matmul.c_store >= 0 && !tiles) /* which have a place of their own for the sums */
         c = &in->map->stores[in->u.matmul.c_store].at;
     bp_gemm g = {.m = dim_now(x, in->u.matmul.m), .n = dim_now(x, in->u.matmul.n), .k = dim_now(x, in->u.matmul.k),
                  .a = bp_at(x, a, size), .b = bp_at(x, b, size),
@@ -304,7 +305,7 @@ static void run_matmul(bp_context *x, const bp_instr *in, int threads)
         g.epilogue = bp_map_region;
         g.epilogue_arg = x;
     }
-    if (in->u.matmul.bf16) bp_gemm_bf16_run(x->k, bp_tiles_of(x->k), &g, threads, x->gemm);
+    if (in->u.matmul.bf16) bp_gemm_bf16_run(x->k, tiles, &g, threads, x->gemm);
     else bp_gemm_run(x->k, &g, threads, x->gemm);
 }
 
