@@ -54,6 +54,34 @@ static inline char *destination(const bp_context *x, const bp_op *op, char *regs
     return regs + op->reg * BP_REG_BYTES;
 }
 
+/* Streams of a region's pieces of rows that come from far: where rows are a page apart the processor's own guesses end with the piece,
+ * so the piece below is asked for. What is read and written is one stream, and the block lies near. */
+typedef struct { const char *at; int64_t step; } stream; /* of the matrix; bytes between rows */
+
+enum { STREAMS = 8, PAGE = 4096, LINE = 64 };
+
+static int add_stream(stream *s, int n, const char *at, int64_t step, const char *block)
+{
+    int known = n == STREAMS || step < PAGE || at == block;
+    for (int i = 0; i < n; i++)
+        known |= s[i].at == at;
+    if (!known)
+        s[n] = (stream){at, step};
+    return n + !known;
+}
+
+static int far_streams(const bp_context *x, const bp_map *m, int64_t r0, int64_t c0, const char *block, stream *s)
+{
+    const int64_t size = x->p->real_bytes;
+    int n = 0;
+    for (int i = m->epilogue; i < m->n_loads; i++)
+        if (m->loads[i].kind == BP_FULL && m->loads[i].reg >= 0)
+            n = add_stream(s, n, x->slots[i] + (r0 * m->loads[i].at.ld + c0) * size, m->loads[i].at.ld * size, block);
+    for (int i = 0; i < m->n_stores; i++)
+        n = add_stream(s, n, x->stores[i] + (r0 * m->stores[i].at.ld + c0) * size, m->stores[i].at.ld * size, block);
+    return n;
+}
+
 void bp_map_region(void *context, int thread, int64_t r0, int64_t r1, int64_t c0, int64_t c1, void *block, int64_t ld_block)
 {
     bp_context *const x = context;
@@ -83,6 +111,8 @@ void bp_map_region(void *context, int thread, int64_t r0, int64_t r1, int64_t c0
     }
     const int piece = tall == 1;             /* blocks are pieces of one row: which operand variants apply */
     const int64_t wide = piece ? most : width;
+    stream far[STREAMS];
+    const int n_far = piece && height > 1 ? far_streams(x, m, r0, c0, block, far) : 0;
 
     memcpy(slots, x->slots, (size_t)m->n_slots * sizeof *slots);
     if (!piece)
@@ -97,6 +127,10 @@ void bp_map_region(void *context, int thread, int64_t r0, int64_t r1, int64_t c0
         for (int64_t c = 0; c < width; c += wide) {
             const int64_t cols = wide < width - c ? wide : width - c, n = rows * cols;
             const int64_t row = r0 + r, col = c0 + c; /* of the block's first element, in the region's matrix */
+
+            for (int i = 0; i < n_far && r + 1 < height; i++)
+                for (int64_t at = c * size; at < (c + cols) * size; at += LINE)
+                    __builtin_prefetch(far[i].at + (r + 1) * far[i].step + at);
 
             for (int i = 0; i < m->n_loads; i++) {
                 const bp_load *load = &m->loads[i];
