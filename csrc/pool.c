@@ -26,8 +26,10 @@
  *
  * Crowds. Where another process wants the processors too, sharing small jobs makes them slower: a worker that has a task but not its
  * processor keeps the owner waiting for a slice of the scheduler's, milliseconds for a job of microseconds; one that is put on the
- * owner's processor takes that. So a worker that finds itself there sleeps again, job or no job; and either case is remembered:
- * bp_threads_crowded() says yes for a while, which doubles each time that it is so again soon after. */
+ * owner's processor takes that. A worker that finds itself there goes to another one: Linux wakes a thread where it last ran, and of
+ * two processors, one of them busy, it looks for no other. If it is back soon, others want that one, and it sleeps again, job or no
+ * job. This and the former case are remembered: bp_threads_crowded() says yes for a while, which doubles each time that it is so
+ * again soon after. */
 #define _GNU_SOURCE
 #include "backprop.h"
 
@@ -55,6 +57,7 @@ typedef struct {
     pthread_t handle;
     int index;                       /* 1 .. MAX_THREADS-1; thread 0 is the caller */
     uint32_t generation;             /* the last job it was in */
+    int64_t moved;                   /* when it last left the owner's processor, on the clock */
 } worker;
 
 typedef struct {                     /* tasks [next, end) of one thread */
@@ -209,6 +212,26 @@ static int in_the_way(void)
     return cpu != 0 && cpu == this_cpu();
 }
 
+/* Moves the calling worker to a processor that is not the owner's; returns whether it has done so. */
+static int step_aside(worker *w)
+{
+#if defined(__linux__)
+    cpu_set_t allowed, others;
+    const int owner = atomic_load_explicit(&pool.owner_cpu, memory_order_relaxed) - 1;
+    const int64_t now = nanoseconds();
+    if (now - w->moved < LEAST_REST || owner < 0 || owner >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 0;
+    others = allowed;
+    CPU_CLR(owner, &others);
+    if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) return 0; /* the kernel moves it at once, */
+    sched_setaffinity(0, sizeof allowed, &allowed);                                               /* and it may stay */
+    w->moved = now;
+    return 1;
+#else
+    (void)w;
+    return 0;
+#endif
+}
+
 static int joinable_or_in_the_way(void *arg) { return joinable(arg) || in_the_way(); }
 
 static void *worker_main(void *arg)
@@ -218,7 +241,7 @@ static void *worker_main(void *arg)
         while (!spin(joinable_or_in_the_way, w)) sleep_unless(joinable, w, &w->bed);
         /* In this order: who sees the gate that finish() opens also sees that nobody is in its way. */
         const uint32_t generation = GATE_GENERATION(atomic_load(&pool.gate));
-        if (in_the_way()) {
+        if (in_the_way() && !step_aside(w)) {
             remember_crowd(nanoseconds());
             w->generation = generation;                             /* not this one, but the next */
             sleep_unless(joinable, w, &w->bed);
@@ -260,6 +283,7 @@ static void start_workers(int wanted)
         worker *w = &pool.workers[pool.started + 1];
         make_bed(&w->bed);
         w->index = pool.started + 1;
+        w->moved = nanoseconds() - LEAST_REST;
         w->generation = GATE_GENERATION(atomic_load(&pool.gate));   /* this one is closed: the next is the first to join */
         if (pthread_create(&w->handle, NULL, worker_main, w) == 0) pool.started++;
         else pool.most = pool.started;
