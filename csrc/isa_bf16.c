@@ -183,7 +183,7 @@ static double peak(int64_t rounds, double *sink)
     return 2.0 * 4 * 16 * 16 * BP_TILE_STEPS * (double)rounds;
 }
 
-const bp_tiles bp_tiles_amx = {.begin = begin, .end = end, .pack = pack, .block = block, .peak = peak, .ns = 0.003};
+const bp_tiles bp_tiles_amx = {.begin = begin, .end = end, .pack = pack, .block = block, .peak = peak, .ns = 0.002};
 
 /* ------------------------------------------------------------------ the product by dot products of pairs */
 
