@@ -28,7 +28,7 @@ enum {
      * while it is small in L2, or the rows that use a packed copy are few. */
     PACK_A_COLUMNS = 128,
     PACK_A_STRIDE = 1 << 10,
-    PACK_ROWS_COLUMNS = 768, /* and row by row where the rows meet in the same sets of L1 and many columns use the copy */
+    PACK_ROWS_COLUMNS = 512, /* and row by row where the rows meet in the same sets of L1 and many columns use the copy */
     PACK_ROWS_STRIDE = 3 << 10,
     PACK_B_ROWS = 48,
     PACK_B_BYTES = 96 << 10,

@@ -8,6 +8,7 @@
  * MR x 2 is the main tile; one column of vectors takes NARROW rows; rows are spread evenly over the tiles (13 rows are
  * 5 + 4 + 4, not 6 + 6 + 1); and 2 rows or 1 (a batch of one) take 4 or 8 vectors. */
 #define NARROW (MR < 8 ? 2 * MR : MR)
+#define AHEAD_STEP (VL / 4) /* 13 tiles of A, as a block has with 14 rows each, ask for 1.6 panels of B */
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define UNROLL_STEPS _Pragma("clang loop unroll_count(4)")
@@ -20,13 +21,16 @@ typedef struct {               /* what all tiles of a block have in common */
     int64_t k, rsa, csa, rsb, ldc;
     int add;                   /* C += A B, else C = A B */
     int b_padded;              /* whole vectors of B may be read past column n */
+    const real *ahead;         /* where both operands are packed: B beyond this panel, to be asked for; else NULL */
 } tile_common;
 
-/* C[0:rows, 0:(vecs-1)*VL + last] (+)= A B, where A(i,p) = a[i*rsa + p*csa], B(p,j) = b[p*rsb + j], 1 <= last <= VL. */
-INLINE void tile(const int rows, const int vecs, const int64_t last, const int b_padded, const tile_common *t,
-                 const real *a, const real *b, real *c)
+/* C[0:rows, 0:(vecs-1)*VL + last] (+)= A B, where A(i,p) = a[i*rsa + p*csa], B(p,j) = b[p*rsb + j], 1 <= last <= VL.
+ * Where both are packed the strides are constants, which leaves registers to ask for the next panels of B: with each step
+ * for a little, since what lies beyond L2 comes slowly and all at once holds up the loads. */
+INLINE void tile(const int rows, const int vecs, const int64_t last, const int b_padded, const int packed,
+                 const tile_common *t, const real *a, const real *b, real *c)
 {
-    const int64_t rsa = t->rsa, ldc = t->ldc;
+    const int64_t rsa = packed ? 1 : t->rsa, csa = packed ? MR : t->csa, rsb = packed ? NR : t->rsb, ldc = t->ldc;
     vec acc[14][8]; /* [rows][vecs] of it */
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vecs; v++) acc[i][v] = v_zero();
@@ -37,7 +41,8 @@ INLINE void tile(const int rows, const int vecs, const int64_t last, const int b
             __builtin_prefetch(c + i * ldc, 1);
             __builtin_prefetch(c + i * ldc + VL + last - 1, 1);
         }
-    UNROLL_STEPS for (int64_t p = 0; p < t->k; p++, b += t->rsb) {
+    UNROLL_STEPS for (int64_t p = 0; p < t->k; p++, b += rsb) {
+        if (packed) __builtin_prefetch(t->ahead + p * AHEAD_STEP, 0, 2);
         vec row[8]; /* B(p, :) */
         UNROLL for (int v = 0; v < vecs; v++)
             row[v] = v < vecs - 1 || b_padded ? v_load(b + v * VL) : v_loadn(b + v * VL, last);
@@ -45,7 +50,7 @@ INLINE void tile(const int rows, const int vecs, const int64_t last, const int b
             vec x = v_set1(ai[i / 3][i % 3 * rsa]); /* A(i,p) */
             UNROLL for (int v = 0; v < vecs; v++) acc[i][v] = v_fma(x, row[v], acc[i][v]);
         }
-        UNROLL for (int i = 0; i < rows; i += 3) ai[i / 3] += t->csa;
+        UNROLL for (int i = 0; i < rows; i += 3) ai[i / 3] += csa;
     }
     vec cut[14]; /* the column of vectors that needs a mask goes by way of the stack: less code, and so for every shape */
     UNROLL for (int i = 0; i < rows; i++)
@@ -64,13 +69,14 @@ INLINE void tile(const int rows, const int vecs, const int64_t last, const int b
 /* `count` tiles of 1 <= rows <= max, one below the other; tiles of A are a_tile apart. `rows` becomes a constant; sets
  * with a small max drop the larger cases. */
 INLINE void tiles_of(const int max, int64_t count, int rows, const int vecs, const int64_t last, const int b_padded,
-                     const tile_common *t, const real *a, int64_t a_tile, const real *b, real *c)
+                     const int packed, const tile_common *t, const real *a, int64_t a_tile, const real *b, real *c)
 {
-    const tile_common u = *t; /* so that it can live in registers */
+    tile_common u = *t; /* so that it can live in registers */
 #define ROWS(r)                                                                                                        \
     case r:                                                                                                            \
         if (r <= max)                                                                                                  \
-            for (; count > 0; count--, a += a_tile, c += r * u.ldc) tile(r, vecs, last, b_padded, &u, a, b, c);        \
+            for (; count > 0; count--, a += a_tile, c += r * u.ldc, u.ahead += packed ? u.k * AHEAD_STEP : 0)          \
+                tile(r, vecs, last, b_padded, packed, &u, a, b, c);                                                    \
         break;
     switch (rows) {
         ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6) ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12) ROWS(13) ROWS(14)
@@ -84,11 +90,12 @@ _Static_assert(NR == 2 * VL, "tiles knows tiles of 2 and 1 vectors");
 static void tiles(int64_t count, int rows, int64_t n, const tile_common *t, const real *a, int64_t a_tile,
                   const real *b, real *c)
 {
-    if (n == NR) tiles_of(MR, count, rows, 2, VL, 1, t, a, a_tile, b, c);
-    else if (n > VL && t->b_padded) tiles_of(MR, count, rows, 2, n - VL, 1, t, a, a_tile, b, c);
-    else if (n > VL) tiles_of(MR, count, rows, 2, n - VL, 0, t, a, a_tile, b, c);
-    else if (t->b_padded) tiles_of(NARROW, count, rows, 1, n, 1, t, a, a_tile, b, c);
-    else tiles_of(NARROW, count, rows, 1, n, 0, t, a, a_tile, b, c);
+    if (n == NR && t->ahead) tiles_of(MR, count, rows, 2, VL, 1, 1, t, a, a_tile, b, c);
+    else if (n == NR) tiles_of(MR, count, rows, 2, VL, 1, 0, t, a, a_tile, b, c);
+    else if (n > VL && t->b_padded) tiles_of(MR, count, rows, 2, n - VL, 1, 0, t, a, a_tile, b, c);
+    else if (n > VL) tiles_of(MR, count, rows, 2, n - VL, 0, 0, t, a, a_tile, b, c);
+    else if (t->b_padded) tiles_of(NARROW, count, rows, 1, n, 1, 0, t, a, a_tile, b, c);
+    else tiles_of(NARROW, count, rows, 1, n, 0, 0, t, a, a_tile, b, c);
 }
 
 /* The first n lanes, or all of them, by a constant where the caller knows it. */
@@ -127,7 +134,7 @@ static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t 
     const real *a = a_, *b = b_;
     real *c = c_;
     const int a_packed = flags & BP_BLOCK_A_PACKED, b_packed = flags & BP_BLOCK_B_PACKED;
-    const tile_common t = {.k = k, .ldc = ldc, .add = flags & BP_BLOCK_ADD, .b_padded = b_packed != 0,
+    tile_common t = {.k = k, .ldc = ldc, .add = flags & BP_BLOCK_ADD, .b_padded = b_packed != 0,
                            .rsa = a_packed ? 1 : rsa, .csa = a_packed ? MR : csa, .rsb = b_packed ? NR : rsb};
     if (m <= 0) return;
     int64_t j = 0;
@@ -137,16 +144,18 @@ static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t 
         return;
     }
     if (m <= 2 && !b_packed) {
-        for (; m == 1 && n - j >= 8 * VL; j += 8 * VL) tile(1, 8, VL, 1, &t, a, b + j, c + j);
-        for (; n - j >= 4 * VL; j += 4 * VL) tiles_of(2, 1, (int)m, 4, VL, 1, &t, a, 0, b + j, c + j);
+        for (; m == 1 && n - j >= 8 * VL; j += 8 * VL) tile(1, 8, VL, 1, 0, &t, a, b + j, c + j);
+        for (; n - j >= 4 * VL; j += 4 * VL) tiles_of(2, 1, (int)m, 4, VL, 1, 0, &t, a, 0, b + j, c + j);
     }
     for (; j < n; j += NR) {
         const int64_t nj = n - j < NR ? n - j : NR;
         const real *bj = b_packed ? b + j * k : b + j; /* B(:, j:j+nj) */
+        t.ahead = a_packed && b_packed ? bj + NR * k : NULL;
         /* The first `longer` of the tiles have even + 1 rows, the others even. */
         const int64_t max = nj <= VL && !a_packed ? NARROW : MR, count = (m + max - 1) / max;
         const int64_t even = m / count, longer = m % count, a_tile = a_packed ? k * MR : even * rsa;
         tiles(longer, (int)even + 1, nj, &t, a, a_packed ? k * MR : (even + 1) * rsa, bj, c + j);
+        if (t.ahead) t.ahead += longer * k * AHEAD_STEP;
         tiles(count - longer, (int)even, nj, &t, a + longer * (a_packed ? k * MR : (even + 1) * rsa), a_tile, bj,
               c + longer * (even + 1) * ldc + j);
     }
