@@ -26,10 +26,11 @@
  *
  * Crowds. Where another process wants the processors too, sharing small jobs makes them slower: a worker that has a task but not its
  * processor keeps the owner waiting for a slice of the scheduler's, milliseconds for a job of microseconds; one that is put on the
- * owner's processor takes that. A worker that finds itself there goes to another one: Linux wakes a thread where it last ran, and of
- * two processors, one of them busy, it looks for no other. If it is back soon, others want that one, and it sleeps again, job or no
- * job. This and the former case are remembered: bp_threads_crowded() says yes for a while, which doubles each time that it is so
- * again soon after. */
+ * owner's processor takes that. The latter need not mean a crowd: Linux wakes a thread on the waker's processor where its own does not
+ * seem idle, and a virtual one that sleeps does not; the thread then waits for the next tick, milliseconds. So a worker keeps off the
+ * owner's processor by its affinity, which it sets as it falls asleep or finds itself there. If it cannot, or is there again at once,
+ * it sleeps, job or no job. This and a late worker are remembered: bp_threads_crowded() says yes for a while, which doubles each time
+ * that it is so again soon after. */
 #define _GNU_SOURCE
 #include "backprop.h"
 
@@ -43,8 +44,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_THREADS = 256, SPIN_NANOSECONDS = 60000, LINE = 128 };   /* 128: two lines, they are fetched in pairs */
+enum { MAX_THREADS = 256, SPIN_NANOSECONDS = 60000, MOST_SPIN = 2000000, LINE = 128 };   /* 128: two lines, they are fetched in pairs */
 enum { LATE_NANOSECONDS = 100000, LEAST_REST = 10000000, MOST_REST = 160000000 }; /* rest: how long a crowd is remembered */
+enum { SETTLED = 100000 };           /* ns that a worker is to stay off the owner's processor: an owner moves */
 
 typedef struct {                     /* where one thread sleeps */
     pthread_mutex_t lock;
@@ -57,7 +59,11 @@ typedef struct {
     pthread_t handle;
     int index;                       /* 1 .. MAX_THREADS-1; thread 0 is the caller */
     uint32_t generation;             /* the last job it was in */
-    int64_t moved;                   /* when it last left the owner's processor, on the clock */
+    int64_t moved;                   /* when it last found itself on the owner's processor, on the clock */
+#if defined(__linux__)
+    int kept_off;
+    cpu_set_t allowed, others;       /* its affinity as others have set it, and as it has (kept_off): without the owner's processor */
+#endif
 } worker;
 
 typedef struct {                     /* tasks [next, end) of one thread */
@@ -129,11 +135,11 @@ int bp_threads_crowded(void)
     return until != 0 && nanoseconds() < until;
 }
 
-/* Spins until ready(arg), at most SPIN_NANOSECONDS; returns whether it is ready. */
-static int spin(int (*ready)(void *), void *arg)
+/* Spins until ready(arg), at most SPIN_NANOSECONDS and `longer`; returns whether it is ready. */
+static int spin(int (*ready)(void *), void *arg, int64_t longer)
 {
     if (ready(arg)) return 1;
-    int64_t end = nanoseconds() + SPIN_NANOSECONDS;
+    int64_t end = nanoseconds() + SPIN_NANOSECONDS + longer;
     do {
         for (int i = 0; i < 32; i++) {
             if (ready(arg)) return 1;
@@ -212,24 +218,33 @@ static int in_the_way(void)
     return cpu != 0 && cpu == this_cpu();
 }
 
-/* Moves the calling worker to a processor that is not the owner's; returns whether it has done so. */
-static int step_aside(worker *w)
+/* Lets the calling worker run on the other processors only, at once; returns whether there are any. */
+static int keep_off(worker *w)
 {
 #if defined(__linux__)
-    cpu_set_t allowed, others;
     const int owner = atomic_load_explicit(&pool.owner_cpu, memory_order_relaxed) - 1;
-    const int64_t now = nanoseconds();
-    if (now - w->moved < LEAST_REST || owner < 0 || owner >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 0;
-    others = allowed;
+    cpu_set_t now, others;
+    if (owner < 0 || owner >= CPU_SETSIZE || sched_getaffinity(0, sizeof now, &now) != 0) return 0;
+    if (!w->kept_off || !CPU_EQUAL(&now, &w->others)) w->allowed = now; /* somebody else has set it since */
+    others = w->allowed;
     CPU_CLR(owner, &others);
-    if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) return 0; /* the kernel moves it at once, */
-    sched_setaffinity(0, sizeof allowed, &allowed);                                               /* and it may stay */
-    w->moved = now;
+    if (CPU_COUNT(&others) == 0 || (!CPU_EQUAL(&others, &now) && sched_setaffinity(0, sizeof others, &others) != 0)) return 0;
+    w->others = others;
+    w->kept_off = 1;
     return 1;
 #else
     (void)w;
     return 0;
 #endif
+}
+
+/* The same for one that lies there, unless it has just been there. */
+static int step_aside(worker *w)
+{
+    const int64_t now = nanoseconds();
+    if (now - w->moved < SETTLED) return 0;
+    w->moved = now;
+    return keep_off(w);
 }
 
 static int joinable_or_in_the_way(void *arg) { return joinable(arg) || in_the_way(); }
@@ -238,7 +253,10 @@ static void *worker_main(void *arg)
 {
     worker *w = arg;
     for (;;) {
-        while (!spin(joinable_or_in_the_way, w)) sleep_unless(joinable, w, &w->bed);
+        while (!spin(joinable_or_in_the_way, w, 0)) {
+            keep_off(w);
+            sleep_unless(joinable, w, &w->bed);
+        }
         /* In this order: who sees the gate that finish() opens also sees that nobody is in its way. */
         const uint32_t generation = GATE_GENERATION(atomic_load(&pool.gate));
         if (in_the_way() && !step_aside(w)) {
@@ -283,7 +301,10 @@ static void start_workers(int wanted)
         worker *w = &pool.workers[pool.started + 1];
         make_bed(&w->bed);
         w->index = pool.started + 1;
-        w->moved = nanoseconds() - LEAST_REST;
+        w->moved = nanoseconds() - SETTLED;
+#if defined(__linux__)
+        w->kept_off = 0;
+#endif
         w->generation = GATE_GENERATION(atomic_load(&pool.gate));   /* this one is closed: the next is the first to join */
         if (pthread_create(&w->handle, NULL, worker_main, w) == 0) pool.started++;
         else pool.most = pool.started;
@@ -330,9 +351,10 @@ void bp_parallel(int threads, int64_t tasks, bp_task_fn fn, void *arg)
     run_tasks(0);
     const int64_t ended = nanoseconds();
     atomic_fetch_and(&pool.gate, ~(0xffffull << 16));
-    while (!spin(nobody_active, NULL)) sleep_unless(nobody_active, NULL, &pool.owner);
+    const int64_t own = ended - began;                              /* a worker may still have a task of such length */
+    while (!spin(nobody_active, NULL, own < MOST_SPIN ? own : MOST_SPIN)) sleep_unless(nobody_active, NULL, &pool.owner);
     const int64_t now = nanoseconds();
-    if (now - ended > ended - began + LATE_NANOSECONDS) remember_crowd(now);
+    if (now - ended > own + LATE_NANOSECONDS) remember_crowd(now);
     atomic_store(&pool.busy, 0);
 }
 

@@ -207,6 +207,42 @@ def test_workers_leave_signals_to_the_caller():
     assert run(code, OPENBLAS_NUM_THREADS="1") == "2"
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task") or len(os.sched_getaffinity(0)) < 2, reason="no two processors here")
+def test_a_worker_sleeps_on_another_processor_than_its_owners():
+    """Where it may run when it wakes; and what others set holds."""
+    code = """
+    import os
+    import time
+
+    allowed = os.sched_getaffinity(0)
+    others = set(os.listdir("/proc/self/task"))
+    assert product(2) == alone
+    worker = int((set(os.listdir("/proc/self/task")) - others).pop())
+
+    def sleeps_on(processors):
+        end = time.monotonic() + 20
+        while os.sched_getaffinity(worker) != processors and time.monotonic() < end:
+            assert product(2) == alone
+            time.sleep(0.01)
+        return os.sched_getaffinity(worker) == processors
+
+    low, high = {min(allowed)}, {max(allowed)}
+    os.sched_setaffinity(0, low)
+    assert sleeps_on(allowed - low)
+    os.sched_setaffinity(0, high)
+    assert sleeps_on(allowed - high)
+    os.sched_setaffinity(worker, low | high)
+    assert sleeps_on(low)
+    os.sched_setaffinity(worker, high)
+    for _ in range(10):
+        assert product(2) == alone
+        time.sleep(0.001)
+    assert os.sched_getaffinity(worker) == high
+    print("good")
+    """
+    assert run(code, OPENBLAS_NUM_THREADS="1") == "good"
+
+
 def test_numbers_below_one_are_refused():
     before = _core.threads_get()
     for n in (0, -1):
