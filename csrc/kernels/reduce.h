@@ -103,7 +103,7 @@ INLINE void store_columns(const vec *t, real *dst, int64_t ld, int64_t rows, int
         int64_t n = cols - j;
         vec r[VL];
 #pragma GCC unroll 16
-        for (int i = 0; i < VL; i++) r[i] = t[j + i];
+        for (int i = 0; i < VL; i++) r[i] = i < n ? t[j + i] : v_zero();
         v_transpose(r);
         if (rows >= VL && n >= VL)
 #pragma GCC unroll 16

@@ -28,15 +28,16 @@ INLINE void softmax_narrow(int64_t rows, int64_t classes, const real *z, int64_t
     vec m = fold_columns(BP_REDUCE_MAX, fold, classes);
     for (int64_t j = 0; j < classes; j++) fold[j] = e[j] = v_exp(v_sub(zt[j], m));
     vec s = fold_columns(BP_REDUCE_SUM, fold, classes), total = v_set1(1), distance;
-    vec label = v_zero();
     if (labels != NULL) {
-        real picked[VL] = {0}, number[VL] = {0};
-        for (int64_t i = 0; i < VL && i < rows; i++) {
-            picked[i] = z[i * ld + labels[i]];
-            number[i] = (real)labels[i];
+        real number[VL] = {0};
+        for (int64_t i = 0; i < VL && i < rows; i++) number[i] = (real)labels[i];
+        vec label = v_load(number), picked = zt[0];
+        for (int64_t j = 0; j < classes; j++) {
+            msk here = v_eq(label, v_set1((real)j));
+            t[j] = v_from_mask(here);
+            picked = v_select(here, zt[j], picked);
         }
-        distance = v_sub(m, v_load(picked));
-        label = v_load(number);
+        distance = v_sub(m, picked);
     } else {
         load_columns(t, probs, classes, rows, classes);
         for (int64_t j = 0; j < classes; j++) fold[j] = t[j];
@@ -48,10 +49,7 @@ INLINE void softmax_narrow(int64_t rows, int64_t classes, const real *z, int64_t
     if (dz == NULL) return;
     vec scale = v_div(total, s), weight = v_set1(1);
     if (g != NULL) weight = g_step ? v_loadn(g, rows) : v_set1(g[0]);
-    for (int64_t j = 0; j < classes; j++) {
-        vec target = labels != NULL ? v_from_mask(v_eq(label, v_set1((real)j))) : t[j];
-        e[j] = v_mul(weight, v_fma(e[j], scale, v_neg(target)));
-    }
+    for (int64_t j = 0; j < classes; j++) e[j] = v_mul(weight, v_fma(e[j], scale, v_neg(t[j])));
     store_columns(e, dz, ld_dz, rows, classes);
 }
 
@@ -116,7 +114,10 @@ static void softmax_ce(int64_t rows, int64_t classes, const void *z_, int64_t ld
         const real *t = labels == NULL ? probs + i * classes : NULL, *gi = g != NULL ? g + i * g_step : NULL;
         real *li = loss != NULL ? loss + i : NULL, *di = dz != NULL ? dz + i * ld_dz : NULL;
         if (classes <= SOFTMAX_NARROW) {
+#define CLASSES(c) if (n == VL && classes == c) softmax_narrow(VL, c, z + i * ld, ld, y, t, gi, g_step, li, di, ld_dz); else
+            CLASSES(2) CLASSES(3) CLASSES(4) /* few columns stay in registers */
             softmax_narrow(n, classes, z + i * ld, ld, y, t, gi, g_step, li, di, ld_dz);
+#undef CLASSES
             continue;
         }
         real s[VL] = {0}, total[VL] = {0}, distance[VL] = {0};
