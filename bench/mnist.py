@@ -23,7 +23,10 @@ def main():
     import backprop as bp
 
     def read(name):
-        return bp.data.load_idx(next(p for p in (args.folder / name, args.folder / f"{name}.gz") if p.exists()))
+        found = [p for p in (args.folder / name, args.folder / f"{name}.gz") if p.exists()]
+        if not found:
+            parser.error(f"{args.folder}: there is no {name} or {name}.gz in it")
+        return bp.data.load_idx(found[0])
 
     X, y = read("train-images-idx3-ubyte").reshape(-1, 784) / 255.0, read("train-labels-idx1-ubyte")
     Xt, yt = read("t10k-images-idx3-ubyte").reshape(-1, 784) / 255.0, read("t10k-labels-idx1-ubyte")

@@ -44,6 +44,9 @@ def main():
     parser.add_argument("--fasttext-rate", type=float, default=0.5)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
+    for name in ("neg", "pos"):
+        if not (args.folder / f"rt-polarity.{name}").exists():
+            parser.error(f"{args.folder}: there is no rt-polarity.{name} in it")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BACKPROP_NUM_THREADS"):
         os.environ[name] = "1"
     if hasattr(os, "sched_setaffinity"):
