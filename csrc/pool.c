@@ -28,7 +28,7 @@
  * processor keeps the owner waiting for a slice of the scheduler's, milliseconds for a job of microseconds; one that is put on the
  * owner's processor takes that. The latter need not mean a crowd: Linux wakes a thread on the waker's processor where its own does not
  * seem idle, and a virtual one that sleeps does not; the thread then waits for the next tick, milliseconds. So a worker keeps off the
- * owner's processor by its affinity, which it sets as it falls asleep or finds itself there. If it cannot, or is there again at once,
+ * owner's processor by its affinity while it sleeps, and as it finds itself there. If it cannot, or is there again at once,
  * it sleeps, job or no job. This and a late worker are remembered: bp_threads_crowded() says yes for a while, which doubles each time
  * that it is so again soon after. */
 #define _GNU_SOURCE
@@ -62,7 +62,7 @@ typedef struct {
     int64_t moved;                   /* when it last found itself on the owner's processor, on the clock */
 #if defined(__linux__)
     int kept_off;
-    cpu_set_t allowed, others;       /* its affinity as others have set it, and as it has (kept_off): without the owner's processor */
+    cpu_set_t allowed, others;       /* its affinity, and the one without the owner's processor that it has instead (kept_off) */
 #endif
 } worker;
 
@@ -225,10 +225,10 @@ static int keep_off(worker *w)
     const int owner = atomic_load_explicit(&pool.owner_cpu, memory_order_relaxed) - 1;
     cpu_set_t now, others;
     if (owner < 0 || owner >= CPU_SETSIZE || sched_getaffinity(0, sizeof now, &now) != 0) return 0;
-    if (!w->kept_off || !CPU_EQUAL(&now, &w->others)) w->allowed = now; /* somebody else has set it since */
-    others = w->allowed;
+    others = now;
     CPU_CLR(owner, &others);
-    if (CPU_COUNT(&others) == 0 || (!CPU_EQUAL(&others, &now) && sched_setaffinity(0, sizeof others, &others) != 0)) return 0;
+    if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) return 0;
+    w->allowed = now;
     w->others = others;
     w->kept_off = 1;
     return 1;
@@ -238,13 +238,28 @@ static int keep_off(worker *w)
 #endif
 }
 
-/* The same for one that lies there, unless it has just been there. */
+/* And on all of them again: while it works the scheduler may choose. */
+static void let_on(worker *w)
+{
+#if defined(__linux__)
+    cpu_set_t now;
+    if (w->kept_off && sched_getaffinity(0, sizeof now, &now) == 0 && CPU_EQUAL(&now, &w->others)) /* else somebody has set it since */
+        sched_setaffinity(0, sizeof w->allowed, &w->allowed);
+    w->kept_off = 0;
+#else
+    (void)w;
+#endif
+}
+
+/* Off to another processor, unless it has just been there. */
 static int step_aside(worker *w)
 {
     const int64_t now = nanoseconds();
     if (now - w->moved < SETTLED) return 0;
     w->moved = now;
-    return keep_off(w);
+    const int off = keep_off(w);
+    let_on(w);
+    return off;
 }
 
 static int joinable_or_in_the_way(void *arg) { return joinable(arg) || in_the_way(); }
@@ -256,6 +271,7 @@ static void *worker_main(void *arg)
         while (!spin(joinable_or_in_the_way, w, 0)) {
             keep_off(w);
             sleep_unless(joinable, w, &w->bed);
+            let_on(w);
         }
         /* In this order: who sees the gate that finish() opens also sees that nobody is in its way. */
         const uint32_t generation = GATE_GENERATION(atomic_load(&pool.gate));
