@@ -119,12 +119,11 @@ static void run_block(void *arg, int64_t task, int thread)
     s->tiles->begin();
     int64_t p0 = 0;
     do { /* once even if k == 0: that writes the zeros */
-        const int64_t kc = min64(KC, s->steps - p0), next = p0 + kc; /* the next chunk, of these columns or of the next block's */
-        const int more = next < s->steps;
-        const int64_t j = more ? c0 : c1, p = more ? next : 0, wide = min64(s->nc, s->lines_b - j);
-        const char *soon = (const char *)(wide > 0 ? chunk_of(s, s->b, s->lines_b, j, p) : s->b);
+        const int64_t kc = min64(KC, s->steps - p0), next = p0 + kc;
+        const int64_t j = next < s->steps ? c0 : c0 + s->nc, p = next < s->steps ? next : 0; /* B's next chunk, or the next block's first */
+        const int64_t ahead = max64(min64(s->nc, s->lines_b - j), 0) * min64(KC, s->steps - p) * (int64_t)sizeof(uint16_t);
         s->tiles->block(rows, cols, kc / BP_TILE_STEPS, chunk_of(s, s->a, s->lines_a, r0, p0), chunk_of(s, s->b, s->lines_b, c0, p0),
-                        sums, ld, p0 > 0, soon, max64(wide, 0) * min64(KC, s->steps - p) * (int64_t)sizeof(uint16_t));
+                        sums, ld, p0 > 0, (const char *)chunk_of(s, s->b, s->lines_b, j, p), ahead);
         p0 = next;
     } while (p0 < s->steps);
     s->tiles->end();

@@ -94,33 +94,30 @@ static void pack(int is_b, int64_t low, int64_t high, int64_t lines, int64_t k, 
 
 /* ------------------------------------------------------------------ the product on tiles */
 
-/* The sums of a C of 2 x 2 tiles, tiles 0-3, leave for their place while the next C begins: a load that comes after the store of a
- * tile waits for it, and so would all of the next C's if the stores came first. */
-typedef struct { float *c; size_t row; int64_t down; } leaving; /* C[0,0], bytes of a row, numbers to the second row of tiles */
-
-INLINE void four(int64_t tiles, const uint16_t *a, const uint16_t *b, const float *c, int64_t ldc, int add, leaving *last, const char **next,
+/* C of 2 x 2 tiles, tiles 0-3, which it leaves there; 4, 5: A, 6, 7: B. Those of the C before go to their place, `last`, if there was
+ * one, while this one begins: a load that comes after the store of a tile waits for it, and so would all of this one's. */
+INLINE void four(int64_t tiles, const uint16_t *a, const uint16_t *b, const float *c, int64_t ldc, int add, float *last, const char **next,
                  const char *end)
 {
     const size_t row = (size_t)ldc * sizeof *c;
     const int64_t panel = tiles * BP_TILE, down = 16 * ldc;
-    float *const out = last->c;
     _tile_loadd(6, b, 64);
     _tile_loadd(4, a, 64);
-    if (out) _tile_stored(0, out, last->row);
+    if (last) _tile_stored(0, last, row);
     if (add) _tile_loadd(0, c, row);
     else _tile_zero(0);
     _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(7, b + panel, 64);
-    if (out) _tile_stored(1, out + 16, last->row);
+    if (last) _tile_stored(1, last + 16, row);
     if (add) _tile_loadd(1, c + 16, row);
     else _tile_zero(1);
     _tile_dpbf16ps(1, 4, 7);
     _tile_loadd(5, a + panel, 64);
-    if (out) _tile_stored(2, out + last->down, last->row);
+    if (last) _tile_stored(2, last + down, row);
     if (add) _tile_loadd(2, c + down, row);
     else _tile_zero(2);
     _tile_dpbf16ps(2, 5, 6);
-    if (out) _tile_stored(3, out + last->down + 16, last->row);
+    if (last) _tile_stored(3, last + down + 16, row);
     if (add) _tile_loadd(3, c + down + 16, row);
     else _tile_zero(3);
     _tile_dpbf16ps(3, 5, 7);
@@ -144,21 +141,22 @@ static void block(int64_t m, int64_t n, int64_t tiles, const uint16_t *a, const 
                   const char *next, int64_t ahead)
 {
     const char *const end = next + ahead;
-    leaving last = {NULL, (size_t)ldc * sizeof *c, 16 * ldc};
+    const size_t row = (size_t)ldc * sizeof *c;
+    float *last = NULL;
     if (tiles == 0) /* once even without products: that writes the zeros */
         for (int64_t i = 0; i < m; i++) memset(c + i * ldc, 0, (size_t)n * sizeof *c);
     else
         for (int64_t i = 0; i < m; i += 32)
             for (int64_t j = 0; j < n; j += 32) {
                 float *const cij = c + i * ldc + j;
-                four(tiles, a + i * tiles * BP_TILE_STEPS, b + j * tiles * BP_TILE_STEPS, cij, ldc, add, &last, &next, end);
-                last.c = cij;
+                four(tiles, a + i * tiles * BP_TILE_STEPS, b + j * tiles * BP_TILE_STEPS, cij, ldc, add, last, &next, end);
+                last = cij;
             }
-    if (last.c) {
-        _tile_stored(0, last.c, last.row);
-        _tile_stored(1, last.c + 16, last.row);
-        _tile_stored(2, last.c + last.down, last.row);
-        _tile_stored(3, last.c + last.down + 16, last.row);
+    if (last) {
+        _tile_stored(0, last, row);
+        _tile_stored(1, last + 16, row);
+        _tile_stored(2, last + 16 * ldc, row);
+        _tile_stored(3, last + 16 * ldc + 16, row);
     }
     __asm__ volatile("" : : : "memory"); /* a compiler need not know that stores of tiles write C */
 }

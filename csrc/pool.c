@@ -59,11 +59,6 @@ typedef struct {
     pthread_t handle;
     int index;                       /* 1 .. MAX_THREADS-1; thread 0 is the caller */
     uint32_t generation;             /* the last job it was in */
-    int64_t moved;                   /* when it last found itself on the owner's processor, on the clock */
-#if defined(__linux__)
-    int kept_off;
-    cpu_set_t allowed, others;       /* its affinity, and the one without the owner's processor that it has instead (kept_off) */
-#endif
 } worker;
 
 typedef struct {                     /* tasks [next, end) of one thread */
@@ -218,48 +213,48 @@ static int in_the_way(void)
     return cpu != 0 && cpu == this_cpu();
 }
 
-/* Lets the calling worker run on the other processors only, at once; returns whether there are any. */
-static int keep_off(worker *w)
+typedef struct {                     /* the calling worker's affinity */
+    int off;                         /* whether it is without the owner's processor */
+#if defined(__linux__)
+    cpu_set_t whole, others;         /* as it was, and as it is */
+#endif
+} affinity;
+
+/* Lets the calling worker run on the other processors only, at once, where there are any. */
+static affinity keep_off(void)
 {
+    affinity f = {0};
 #if defined(__linux__)
     const int owner = atomic_load_explicit(&pool.owner_cpu, memory_order_relaxed) - 1;
-    cpu_set_t now, others;
-    if (owner < 0 || owner >= CPU_SETSIZE || sched_getaffinity(0, sizeof now, &now) != 0) return 0;
-    others = now;
-    CPU_CLR(owner, &others);
-    if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) return 0;
-    w->allowed = now;
-    w->others = others;
-    w->kept_off = 1;
-    return 1;
-#else
-    (void)w;
-    return 0;
+    if (owner < 0 || owner >= CPU_SETSIZE || sched_getaffinity(0, sizeof f.whole, &f.whole) != 0) return f;
+    f.others = f.whole;
+    CPU_CLR(owner, &f.others);
+    f.off = CPU_COUNT(&f.others) > 0 && sched_setaffinity(0, sizeof f.others, &f.others) == 0;
 #endif
+    return f;
 }
 
 /* And on all of them again: while it works the scheduler may choose. */
-static void let_on(worker *w)
+static void let_on(const affinity *f)
 {
 #if defined(__linux__)
     cpu_set_t now;
-    if (w->kept_off && sched_getaffinity(0, sizeof now, &now) == 0 && CPU_EQUAL(&now, &w->others)) /* else somebody has set it since */
-        sched_setaffinity(0, sizeof w->allowed, &w->allowed);
-    w->kept_off = 0;
+    if (f->off && sched_getaffinity(0, sizeof now, &now) == 0 && CPU_EQUAL(&now, &f->others)) /* else somebody has set it since */
+        sched_setaffinity(0, sizeof f->whole, &f->whole);
 #else
-    (void)w;
+    (void)f;
 #endif
 }
 
-/* Off to another processor, unless it has just been there. */
-static int step_aside(worker *w)
+/* Off to another processor, unless it has just been there; `moved` is when that was. */
+static int step_aside(int64_t *moved)
 {
     const int64_t now = nanoseconds();
-    if (now - w->moved < SETTLED) return 0;
-    w->moved = now;
-    const int off = keep_off(w);
-    let_on(w);
-    return off;
+    if (now - *moved < SETTLED) return 0;
+    *moved = now;
+    const affinity f = keep_off();
+    let_on(&f);
+    return f.off;
 }
 
 static int joinable_or_in_the_way(void *arg) { return joinable(arg) || in_the_way(); }
@@ -267,15 +262,16 @@ static int joinable_or_in_the_way(void *arg) { return joinable(arg) || in_the_wa
 static void *worker_main(void *arg)
 {
     worker *w = arg;
+    int64_t moved = nanoseconds() - SETTLED;
     for (;;) {
         while (!spin(joinable_or_in_the_way, w, 0)) {
-            keep_off(w);
+            const affinity f = keep_off();
             sleep_unless(joinable, w, &w->bed);
-            let_on(w);
+            let_on(&f);
         }
         /* In this order: who sees the gate that finish() opens also sees that nobody is in its way. */
         const uint32_t generation = GATE_GENERATION(atomic_load(&pool.gate));
-        if (in_the_way() && !step_aside(w)) {
+        if (in_the_way() && !step_aside(&moved)) {
             remember_crowd(nanoseconds());
             w->generation = generation;                             /* not this one, but the next */
             sleep_unless(joinable, w, &w->bed);
@@ -317,10 +313,6 @@ static void start_workers(int wanted)
         worker *w = &pool.workers[pool.started + 1];
         make_bed(&w->bed);
         w->index = pool.started + 1;
-        w->moved = nanoseconds() - SETTLED;
-#if defined(__linux__)
-        w->kept_off = 0;
-#endif
         w->generation = GATE_GENERATION(atomic_load(&pool.gate));   /* this one is closed: the next is the first to join */
         if (pthread_create(&w->handle, NULL, worker_main, w) == 0) pool.started++;
         else pool.most = pool.started;

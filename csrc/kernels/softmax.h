@@ -114,9 +114,11 @@ static void softmax_ce(int64_t rows, int64_t classes, const void *z_, int64_t ld
         const real *t = labels == NULL ? probs + i * classes : NULL, *gi = g != NULL ? g + i * g_step : NULL;
         real *li = loss != NULL ? loss + i : NULL, *di = dz != NULL ? dz + i * ld_dz : NULL;
         if (classes <= SOFTMAX_NARROW) {
-#define CLASSES(c) if (n == VL && classes == c) softmax_narrow(VL, c, z + i * ld, ld, y, t, gi, g_step, li, di, ld_dz); else
-            CLASSES(2) CLASSES(3) CLASSES(4) /* few columns stay in registers */
-            softmax_narrow(n, classes, z + i * ld, ld, y, t, gi, g_step, li, di, ld_dz);
+#define CLASSES(c) case c: softmax_narrow(VL, c, z + i * ld, ld, y, t, gi, g_step, li, di, ld_dz); break;
+            switch (n == VL ? classes : 0) {
+                CLASSES(2) CLASSES(3) CLASSES(4) /* few columns stay in registers */
+                default: softmax_narrow(n, classes, z + i * ld, ld, y, t, gi, g_step, li, di, ld_dz);
+            }
 #undef CLASSES
             continue;
         }
