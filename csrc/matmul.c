@@ -19,7 +19,7 @@ enum {
      * of B is packed and used at once; the block of C is touched once per KC steps, and its last strips are still there
      * when the epilogue comes. More C means that each packed number of B is used by more rows. */
     A_BYTES = 192 << 10,
-    B_BYTES = 128 << 10,
+    B_BYTES = 144 << 10,
     C_BYTES = 384 << 10,
     KEEP_BYTES = 8 << 20,  /* read once per block of C, 1 byte for some 100 operations: memory would be fast enough */
     NC = 512,              /* rows this short are kept whole, so that the epilogue sees contiguous blocks */

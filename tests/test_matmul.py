@@ -18,9 +18,9 @@ DTYPES = [np.float32, np.float64]
 TRANSPOSITIONS = list(itertools.product([False, True], repeat=2))
 K_BLOCK = 256
 
-# Rows and columns of the register tiles of all sets (4, 6, 12, 14 rows; 4, 8, 16, 32 columns) with both neighbours.
-EDGE_M = sorted({size + d for size in (4, 6, 12, 14) for d in (-1, 0, 1)})
-EDGE_N = sorted({size + d for size in (4, 8, 16, 32) for d in (-1, 0, 1)})
+# Rows and columns of the register tiles of all sets (4, 6, 8, 12, 14 rows; 4, 8, 16, 24, 32, 48 columns) with both neighbours.
+EDGE_M = sorted({size + d for size in (4, 6, 8, 12, 14) for d in (-1, 0, 1)})
+EDGE_N = sorted({size + d for size in (4, 8, 16, 24, 32, 48) for d in (-1, 0, 1)})
 EDGE_K = [K_BLOCK - 1, K_BLOCK, K_BLOCK + 1, 2 * K_BLOCK, 2 * K_BLOCK + 1]
 
 # Shapes that reach each way through the blocking: m, n, k.
@@ -89,6 +89,13 @@ def test_integers_small():
 
 def test_integers_at_the_edges_of_tiles():
     check_integers(itertools.product(EDGE_M, EDGE_N, EDGE_K))
+
+
+def test_integers_in_packed_panels():
+    """Rows enough for B to be packed, and every way in which panels of one to three vectors end."""
+    vectors = range(1, 8)
+    columns = {lanes * v + d for lanes in (8, 16) for v in vectors for d in (-1, 0, 1)}
+    check_integers(itertools.product([48, 57], sorted(columns), [32, 270]))
 
 
 def test_integers_large():

@@ -5,10 +5,13 @@
  * constants, so that all accumulators are registers.
  *
  * An fma takes 4 cycles and two start in each, so fewer than 8 accumulators wait for their own sums. Hence the shapes:
- * MR x 2 is the main tile; one column of vectors takes NARROW rows; rows are spread evenly over the tiles (13 rows are
- * 5 + 4 + 4, not 6 + 6 + 1); and 2 rows or 1 (a batch of one) take 4 or 8 vectors. */
-#define NARROW (MR < 8 ? 2 * MR : MR)
-#define AHEAD_STEP (VL / 4) /* 13 tiles of A, as a block has with 14 rows each, ask for 1.6 panels of B */
+ * MR x NRV is the main tile, which loads 2 numbers or vectors for 4 or 5 fma; fewer columns of vectors take NARROW rows; rows
+ * are spread evenly over the tiles (13 rows are 5 + 4 + 4, not 6 + 6 + 1); and 2 rows or 1 (a batch of one) take 4 or 8
+ * vectors. Four columns of vectors are 2 + 2, not 3 + 1. */
+#include <string.h>
+
+#define NARROW (NRV == 3 ? 14 : MR < 8 ? 2 * MR : MR)
+#define AHEAD_STEP (VL / 4) /* 24 tiles of A, as a block has with 8 rows each, ask for 2 panels of B */
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define UNROLL_STEPS _Pragma("clang loop unroll_count(4)")
@@ -36,10 +39,10 @@ INLINE void tile(const int rows, const int vecs, const int64_t last, const int b
         UNROLL for (int v = 0; v < vecs; v++) acc[i][v] = v_zero();
     const real *ai[5]; /* ai[q] -> A(3 q, p): one address for three rows, for there are not registers enough for 14 */
     UNROLL for (int i = 0; i < rows; i += 3) ai[i / 3] = a + i * rsa;
-    if (vecs == 2) /* asked for now, C is there when the sums are; its last line holds the tile's last column */
+    if (vecs > 1) /* asked for now, C is there when the sums are; its last line holds the tile's last column */
         UNROLL for (int i = 0; i < rows; i++) {
-            __builtin_prefetch(c + i * ldc, 1);
-            __builtin_prefetch(c + i * ldc + VL + last - 1, 1);
+            UNROLL for (int v = 0; v < vecs - 1; v++) __builtin_prefetch(c + i * ldc + v * VL, 1);
+            __builtin_prefetch(c + i * ldc + (vecs - 1) * VL + last - 1, 1);
         }
     UNROLL_STEPS for (int64_t p = 0; p < t->k; p++, b += rsb) {
         if (packed) __builtin_prefetch(t->ahead + p * AHEAD_STEP, 0, 2);
@@ -84,16 +87,17 @@ INLINE void tiles_of(const int max, int64_t count, int rows, const int vecs, con
 #undef ROWS
 }
 _Static_assert(MR <= 14 && NARROW <= 14, "tiles_of has cases for 14 rows");
-_Static_assert(NR == 2 * VL, "tiles knows tiles of 2 and 1 vectors");
+_Static_assert(NR == 2 * VL || NR == 3 * VL, "tiles knows tiles of 3, 2 and 1 vectors");
 
-/* Tiles of a panel n <= NR columns wide: up to MR rows each, NARROW rows where n <= VL. */
+/* Tiles of n <= NR columns: up to MR rows each where n == NR, else NARROW rows; n <= 2 * VL where it is not NR. */
 static void tiles(int64_t count, int rows, int64_t n, const tile_common *t, const real *a, int64_t a_tile,
                   const real *b, real *c)
 {
-    if (n == NR && t->ahead) tiles_of(MR, count, rows, 2, VL, 1, 1, t, a, a_tile, b, c);
-    else if (n == NR) tiles_of(MR, count, rows, 2, VL, 1, 0, t, a, a_tile, b, c);
-    else if (n > VL && t->b_padded) tiles_of(MR, count, rows, 2, n - VL, 1, 0, t, a, a_tile, b, c);
-    else if (n > VL) tiles_of(MR, count, rows, 2, n - VL, 0, 0, t, a, a_tile, b, c);
+    if (n == NR && t->ahead) tiles_of(MR, count, rows, NRV, VL, 1, 1, t, a, a_tile, b, c);
+    else if (n == NR) tiles_of(MR, count, rows, NRV, VL, 1, 0, t, a, a_tile, b, c);
+    else if (n == 2 * VL) tiles_of(NARROW, count, rows, 2, VL, 1, 0, t, a, a_tile, b, c);
+    else if (n > VL && t->b_padded) tiles_of(NARROW, count, rows, 2, n - VL, 1, 0, t, a, a_tile, b, c);
+    else if (n > VL) tiles_of(NARROW, count, rows, 2, n - VL, 0, 0, t, a, a_tile, b, c);
     else if (t->b_padded) tiles_of(NARROW, count, rows, 1, n, 1, 0, t, a, a_tile, b, c);
     else tiles_of(NARROW, count, rows, 1, n, 0, 0, t, a, a_tile, b, c);
 }
@@ -101,13 +105,13 @@ static void tiles(int64_t count, int rows, int64_t n, const tile_common *t, cons
 /* The first n lanes, or all of them, by a constant where the caller knows it. */
 INLINE vec load_some(const real *p, int64_t n) { return n == VL ? v_load(p) : v_loadn(p, n); }
 
-/* C[0, 0:n] (+)= A B for n <= NR where B is stored transposed, B(p,j) = b[p + j*ldb]: VL x VL numbers of B are turned in
+/* C[0, 0:n] (+)= A B for n <= 2 VL where B is stored transposed, B(p,j) = b[p + j*ldb]: VL x VL numbers of B are turned in
  * registers and used once. Two blocks side by side, so that each one's chain of VL fma hides behind the other's turning. */
 INLINE void row_transposed(const int64_t n, const tile_common *t, const real *a, const real *b, int64_t ldb, real *c)
 {
     vec acc[2] = {v_zero(), v_zero()};
     int64_t p = 0;
-    for (; n == NR && p + VL <= t->k; p += VL)
+    for (; n == 2 * VL && p + VL <= t->k; p += VL)
         UNROLL for (int v = 0; v < 2; v++) {
             vec r[VL]; /* lines j, then steps p + q */
             UNROLL for (int i = 0; i < VL; i++) r[i] = v_load(b + (v * VL + i) * ldb + p);
@@ -128,6 +132,13 @@ INLINE void row_transposed(const int64_t n, const tile_common *t, const real *a,
     }
 }
 
+/* Columns of the panel of B that begins where `left` columns are left: NR, or 2 VL where that leaves no tile of one vector
+ * or holds all that is left. */
+static int64_t panel_columns(int64_t left)
+{
+    return left > 4 * VL || (left > 2 * VL && left <= NR) ? NR : 2 * VL;
+}
+
 static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t rsa, int64_t csa, const void *b_, int64_t rsb,
                        void *c_, int64_t ldc, int flags)
 {
@@ -139,7 +150,7 @@ static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t 
     if (m <= 0) return;
     int64_t j = 0;
     if (flags & BP_BLOCK_B_TRANSPOSED) {
-        for (; n - j >= NR; j += NR) row_transposed(NR, &t, a, b + j * rsb, rsb, c + j);
+        for (; n - j >= 2 * VL; j += 2 * VL) row_transposed(2 * VL, &t, a, b + j * rsb, rsb, c + j);
         if (j < n) row_transposed(n - j, &t, a, b + j * rsb, rsb, c + j);
         return;
     }
@@ -147,12 +158,15 @@ static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t 
         for (; m == 1 && n - j >= 8 * VL; j += 8 * VL) tile(1, 8, VL, 1, 0, &t, a, b + j, c + j);
         for (; n - j >= 4 * VL; j += 4 * VL) tiles_of(2, 1, (int)m, 4, VL, 1, 0, &t, a, 0, b + j, c + j);
     }
-    for (; j < n; j += NR) {
-        const int64_t nj = n - j < NR ? n - j : NR;
-        const real *bj = b_packed ? b + j * k : b + j; /* B(:, j:j+nj) */
+    for (int64_t nj, panel = 0, done = 0; j < n; j += nj, done += nj) { /* `done` of the panel's columns */
+        if (done == panel) panel = panel_columns(n - j), done = 0;
+        nj = n - j < panel ? n - j : panel;
+        if (nj < NR && nj > 2 * VL) nj = 2 * VL; /* what is left of the panel has its own tiles */
+        if (b_packed) t.rsb = panel;
+        const real *bj = b_packed ? b + (j - done) * k + done : b + j; /* B(:, j:j+nj) */
         t.ahead = a_packed && b_packed ? bj + NR * k : NULL;
         /* The first `longer` of the tiles have even + 1 rows, the others even. */
-        const int64_t max = nj <= VL && !a_packed ? NARROW : MR, count = (m + max - 1) / max;
+        const int64_t max = nj < NR && !a_packed ? NARROW : MR, count = (m + max - 1) / max;
         const int64_t even = m / count, longer = m % count, a_tile = a_packed ? k * MR : even * rsa;
         tiles(longer, (int)even + 1, nj, &t, a, a_packed ? k * MR : (even + 1) * rsa, bj, c + j);
         if (t.ahead) t.ahead += longer * k * AHEAD_STEP;
@@ -170,6 +184,10 @@ INLINE void pack_panel(const int width, int64_t lines, int64_t k, int cut, const
     if (line == 1)
         for (int64_t p = 0; p < k; p++, src += step, dst += width) {
             __builtin_prefetch(src + 8 * step); /* the next steps that pack() will ask for; past the end it does nothing */
+            if (lines == width) {
+                memcpy(dst, src, (size_t)width * sizeof(real));
+                continue;
+            }
             UNROLL for (int v = 0; v < width; v += VL) {
                 const int64_t n = lines - v < 0 ? 0 : lines - v < VL ? lines - v : VL;
                 const vec x = load_some(src + v, n);
@@ -177,6 +195,15 @@ INLINE void pack_panel(const int width, int64_t lines, int64_t k, int cut, const
                 else v_store(dst + v, x);
             }
         }
+#ifdef V_TRANSPOSE_HALF
+    else if (step == 1 && width == 8 && lines == 8 && k % VL == 0)
+        for (int64_t p = 0; p < k; p += VL, dst += 8 * VL) {
+            vec r[8];
+            UNROLL for (int i = 0; i < 8; i++) r[i] = v_load(src + i * line + p);
+            v_transpose_half(r);
+            UNROLL for (int i = 0; i < 8; i++) v_store(dst + i * VL, r[i]);
+        }
+#endif
     else if (step == 1) /* the last vector's lines first, for they spill */
         for (int v = last; v >= 0; v -= VL) {
             const real *from = src + v * line; /* r: from[i*line + p + q] is lane q of line i, then lane i of step q */
@@ -228,5 +255,9 @@ static void pack_a(int64_t m, int64_t k, const void *a, int64_t rsa, int64_t csa
 
 static void pack_b(int64_t k, int64_t n, const void *b, int64_t rsb, int64_t csb, void *dst)
 {
-    pack(NR, n, NR, 0, k, b, csb, rsb, dst);
+    int64_t wide = 0; /* columns in panels of NR */
+    while (wide < n && panel_columns(n - wide) == NR) wide += NR;
+    if (wide > n) wide = n;
+    pack(NR, wide, NR, 0, k, b, csb, rsb, dst);
+    pack(2 * VL, n - wide, 2 * VL, 0, k, (const real *)b + wide * csb, csb, rsb, (real *)dst + wide * k);
 }

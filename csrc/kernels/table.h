@@ -7,7 +7,8 @@
 #define BP_TABLE BP_TABLE_NAME_64
 #define MR BP_MR_64
 #endif
-#define NR (BP_NRV * VL)
+#define NRV BP_NRV
+#define NR (NRV * VL)
 
 #include "math.h"        /* exp, log, tanh ... of one vector */
 #include "elementwise.h" /* loops over ops.def */
