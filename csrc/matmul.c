@@ -103,7 +103,7 @@ static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, v
     s.blocks_n = ceil_div(n, max64(s.nc, 1));
 
     const int turned = s.g.csa == 1 && n <= SWAP_COLUMNS && k >= SWAP_STEPS && t->lanes >= SWAP_LANES;
-    s.swapped = (s.g.rsa == 1 || turned) && 2 * n <= t->lanes && m >= t->nr; /* else most lanes would idle */
+    s.swapped = (s.g.rsa == 1 || turned) && 2 * n <= t->lanes && m >= t->lanes; /* else most lanes would idle */
     s.b_transposed = m == 1 && g->rsb == 1 && s.g.csb != 1;
     if (s.swapped || s.b_transposed) s.pack_b = 0;
     else s.pack_b = s.g.csb != 1 || (m >= PACK_B_ROWS && kc * s.g.rsb * t->real_bytes > PACK_B_BYTES);

@@ -33,6 +33,8 @@ LARGE = [
     (150, 520, 260),  # two blocks of columns, several strips of packed B
     (129, 1100, 20),
     (500, 9, 33),  # narrow tiles
+    (16, 4, 300),  # C^T of as many columns as a register has lanes, and of some more
+    (41, 8, 300),
     (70, 1, 513),
     (31, 64, 1500),  # many blocks of k
 ]
