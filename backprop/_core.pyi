@@ -1,6 +1,6 @@
 """Types of the door to C: backprop/_core.pyx has the manual."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -17,6 +17,7 @@ class _Isa(TypedDict):
 MAP_OPS: tuple[tuple[str, int, str], ...]
 REDUCE_OPS: tuple[str, ...]
 INSTRUCTIONS: tuple[str, ...]
+CHAINS: tuple[tuple[str, int, int, tuple[tuple[str, tuple[int, ...], bool], ...]], ...]
 
 def isa_info() -> list[_Isa]: ...
 def isa_current() -> str: ...
@@ -85,7 +86,7 @@ class Binding:
 def kernel_tile(isa: str, real_bytes: int) -> tuple[int, int, int]: ...
 def kernel_tiles(isa: str) -> bool: ...
 def kernel_round_bf16(isa: str, src: _Buffer, dst: _Buffer) -> None: ...
-def kernel_adam(isa: str, g: _Buffer, m: _Buffer, v: _Buffer, p: _Buffer, s: _Buffer) -> None: ...
+def kernel_chain(isa: str, chain: str, vectors: Sequence[_Buffer], numbers: _Buffer, out: Sequence[_Buffer]) -> None: ...
 def kernel_map(
     isa: str,
     op: str,

@@ -74,8 +74,16 @@ cdef extern from "backprop.h" nogil:
         const char *name
         int arity
         const char *algebra
+    ctypedef struct bp_chain_step:
+        int op, kept
+        int operand[3]
+    ctypedef struct bp_chain_row:
+        const char *name
+        int vectors, numbers, results, steps
+        bp_chain_step step[9]
     enum:
-        BP_MAP_COUNT, BP_REDUCE_COUNT, BP_INSTR_COUNT, BP_ISA_COUNT
+        BP_MAP_COUNT, BP_REDUCE_COUNT, BP_INSTR_COUNT, BP_ISA_COUNT, BP_CHAIN_COUNT, BP_CHAIN_VECTORS, BP_CHAIN_NUMBERS, BP_CHAIN_RESULTS
+    const bp_chain_row bp_chain_rows[]
     const bp_op_row bp_map_rows[]
     const char *const bp_reduce_names[]
     const char *const bp_instr_names[]
@@ -156,6 +164,24 @@ MAP_OPS = tuple([(bp_map_rows[i].name.decode(), bp_map_rows[i].arity, bp_map_row
                  for i in range(BP_MAP_COUNT)])
 REDUCE_OPS = tuple([bp_reduce_names[i].decode() for i in range(BP_REDUCE_COUNT)])
 INSTRUCTIONS = tuple([bp_instr_names[i].decode() for i in range(BP_INSTR_COUNT)])
+
+
+cdef tuple chain_row(const bp_chain_row *row):
+    cdef list steps = []
+    cdef int i, j, x
+    for i in range(row.steps):
+        name, arity, _ = MAP_OPS[row.step[i].op]
+        operands = []
+        for j in range(arity):
+            x = row.step[i].operand[j]
+            operands.append(x if x < BP_CHAIN_VECTORS else x - BP_CHAIN_VECTORS + row.vectors)
+        steps.append((name, tuple(operands), bool(row.step[i].kept)))
+    return row.name.decode(), row.vectors, row.numbers, tuple(steps)
+
+
+# (name, vectors, numbers, steps); a step is (operation, operands, whether its result is one of the chain's), an operand an
+# input, the vectors first, or -1 - i: the result of step i.
+CHAINS = tuple([chain_row(&bp_chain_rows[i]) for i in range(BP_CHAIN_COUNT)])
 
 # ------------------------------------------------------------------ processor
 

@@ -3,11 +3,11 @@
 
 cdef extern from "kernels.h" nogil:
     ctypedef void (*bp_map_fn)(int64_t n, void *dst, const void *a, const void *b, const void *c) noexcept nogil
+    ctypedef void (*bp_chain_fn)(int64_t n, const void **source, void **target) noexcept nogil
     ctypedef struct bp_kernels:
         int lanes, mr, nr
         bp_map_fn map[BP_MAP_COUNT][8]
-        void (*adam)(int64_t n, const void *g, const void *m, const void *v, const void *p, const void **s, void *m_new,
-                     void *v_new, void *p_new) noexcept nogil
+        bp_chain_fn chain[BP_CHAIN_COUNT]
         void (*random)(void *dst, int64_t rows, int64_t cols, uint64_t seed, uint64_t step, uint32_t node,
                        int64_t row0, int64_t col0) noexcept nogil
         void (*round_bf16)(int64_t n, const void *src, void *dst) noexcept nogil
@@ -134,22 +134,37 @@ def kernel_map(isa, op, dst, a=None, b=None, c=None, int variant=0):
         fn(n, out.view.buf, p[0], p[1], p[2])
 
 
-def kernel_adam(isa, g, m, v, p, s):
-    """Adam's step in place, by one set's table: m, v and p from themselves, the gradient g, all contiguous (n,) of one type, and
-    the seven numbers s (7,)."""
-    cdef _Array a = vector(g, "g", b"fd"), b, c, d, e
-    cdef bytes kinds = bytes([a.kind])
-    b, c, d, e = vector(m, "m", kinds, True), vector(v, "v", kinds, True), vector(p, "p", kinds, True), vector(s, "s", kinds)
-    for x in (b, c, d):
-        check_shape(x, (a.extent(0),))
-    check_shape(e, (7,))
-    cdef const bp_kernels *k = kernels_of(isa, a.view.itemsize)
-    cdef const void *numbers[7]
+def kernel_chain(isa, chain, vectors, numbers, out):
+    """A chain of operations in one pass, by one set's table: `out` from `vectors`, contiguous (n,) of one type, and `numbers` (k,)."""
+    cdef int kind = [row[0] for row in CHAINS].index(chain)
+    _, n_vectors, n_numbers, steps = CHAINS[kind]
+    results = sum([step[2] for step in steps])
+    if len(vectors) != n_vectors or len(out) != results:
+        raise ValueError(f"{chain}: {n_vectors} vectors and {results} results, not {len(vectors)} and {len(out)}")
+    cdef _Array first = vector(vectors[0], "vectors", b"fd"), x
+    cdef bytes kinds = bytes([first.kind])
+    cdef const void *source[BP_CHAIN_VECTORS + BP_CHAIN_NUMBERS]
+    cdef void *target[BP_CHAIN_RESULTS]
     cdef int i
-    for i in range(7):
-        numbers[i] = <char *>e.view.buf + i * e.view.itemsize
+    kept = []
+    for i in range(n_vectors):
+        x = vector(vectors[i], "vectors", kinds)
+        check_shape(x, (first.extent(0),))
+        source[i] = x.view.buf
+        kept.append(x)
+    for i in range(results):
+        x = vector(out[i], "out", kinds, True)
+        check_shape(x, (first.extent(0),))
+        target[i] = x.view.buf
+        kept.append(x)
+    x = vector(numbers, "numbers", kinds)
+    check_shape(x, (n_numbers,))
+    for i in range(n_numbers):
+        source[BP_CHAIN_VECTORS + i] = <char *>x.view.buf + i * x.view.itemsize
+    cdef const bp_kernels *k = kernels_of(isa, first.view.itemsize)
+    cdef int64_t n = first.extent(0)
     with nogil:
-        k.adam(a.view.shape[0], a.view.buf, b.view.buf, c.view.buf, d.view.buf, numbers, b.view.buf, c.view.buf, d.view.buf)
+        k.chain[kind](n, source, target)
 
 
 def kernel_random(isa, dst, uint64_t seed, uint64_t step, uint32_t node, int64_t row0=0, int64_t col0=0):

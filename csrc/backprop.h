@@ -34,11 +34,26 @@ typedef enum {
 #include "ops.def"
     BP_INSTR_COUNT
 } bp_instr_op;
+typedef enum {
+#define BP_CHAIN(NAME, name, vectors, numbers, results, ns, ...) BP_CHAIN_##NAME,
+#include "ops.def"
+    BP_CHAIN_COUNT
+} bp_chain_kind;
 
 typedef struct { const char *name; int arity; const char *algebra; } bp_op_row;
 extern const bp_op_row bp_map_rows[BP_MAP_COUNT];          /* ops.c: names for Python and the tests */
 extern const char *const bp_reduce_names[BP_REDUCE_COUNT];
 extern const char *const bp_instr_names[BP_INSTR_COUNT];
+enum { BP_CHAIN_STEPS = 9, BP_CHAIN_VECTORS = 4, BP_CHAIN_NUMBERS = 7, BP_CHAIN_RESULTS = 3 }; /* the most of a chain */
+typedef struct { int op, operand[3], kept; } bp_chain_step; /* operand x: input x (numbers begin at VECTORS), or -1 - i: step i */
+typedef struct {
+    const char *name;
+    int vectors, numbers, results;
+    double ns;
+    int steps;
+    bp_chain_step step[BP_CHAIN_STEPS];
+} bp_chain_row;
+extern const bp_chain_row bp_chain_rows[BP_CHAIN_COUNT];   /* decode.c finds them in maps */
 
 /* ------------------------------------------------------------------ processor (cpu.c) */
 typedef struct bp_kernels bp_kernels;      /* one table of functions per instruction set and float type: kernels.h */

@@ -291,58 +291,61 @@ static void assign_registers(bp_map *m, const char *is_scalar, int *last, int *r
     m->ns += 0.1 * m->n_stores;
 }
 
-/* The form of a chain: for each operation, what its operands are. 0 ... 10 is an input, -1 - j the result of operation j. */
-typedef struct { int op, operand[3]; } chain_step;
-enum { G, M, V, P, S0, S1, S2, S3, S4, S5, S6, CHAIN_VECTORS = S0 };
-static const chain_step adam_form[BP_CHAIN_ADAM] = {
-    {BP_MAP_MUL, {G, S0}},      {BP_MAP_FMA, {M, S1, -1}},      /* m' */
-    {BP_MAP_MUL, {G, G}},       {BP_MAP_MUL, {-3, S2}},
-    {BP_MAP_FMA, {V, S3, -4}},                                  /* v' */
-    {BP_MAP_SQRT, {-5}},        {BP_MAP_FMA, {-6, S4, S5}},
-    {BP_MAP_DIV, {-2, -7}},     {BP_MAP_FMA, {-8, S6, P}},      /* p' */
-};
+/* Whether the operations of a map from `first` on are a chain of this form. What it makes on the way must be seen by nothing
+ * else: last[slot] is the last operation that reads it. Inputs that are vectors must be so in blocks of every kind (no COL). */
+static int is_chain(const bp_map *m, int first, const char *is_scalar, const int *last, const bp_chain_row *form, bp_chain *chain)
+{
+    int known[BP_CHAIN_VECTORS + BP_CHAIN_NUMBERS] = {0}, results = 0;
+    if (first + form->steps > m->n_ops)
+        return 0;
+    for (int i = 0; i < form->steps; i++) {
+        const bp_op *op = &m->ops[first + i];
+        const int slot[3] = {op->a, op->b, op->c};
+        if (op->op != form->step[i].op)
+            return 0;
+        for (int j = 0; j < bp_map_rows[op->op].arity; j++) {
+            const int x = form->step[i].operand[j], s = slot[j];
+            const int column = s < m->n_loads && m->loads[s].kind == BP_COL;
+            if (x < 0 ? s != m->ops[first - 1 - x].dst
+                      : known[x] ? chain->in[x] != s : column || is_scalar[s] != (x >= BP_CHAIN_VECTORS))
+                return 0;
+            if (x < 0)
+                continue;
+            known[x] = 1;
+            chain->in[x] = s;
+        }
+        if (form->step[i].kept)
+            chain->out[results++] = i;
+        else if (last[op->dst] >= first + form->steps)
+            return 0;
+    }
+    for (int x = 0; x < form->vectors; x++) /* no input is made within it */
+        for (int i = 0; i < form->steps; i++)
+            if (chain->in[x] == m->ops[first + i].dst)
+                return 0;
+    return 1;
+}
 
-/* Finds the chains of a map. What a chain makes on the way must be seen by nothing else: last[slot] is the last operation that
- * reads it. Inputs that are vectors must be so in blocks of every kind (no COL). */
 static void find_chains(reader *d, bp_map *m, const char *is_scalar, const int *last)
 {
-    for (int first = m->n_scalar_ops; first + BP_CHAIN_ADAM <= m->n_ops; first++) {
-        bp_chain chain = {.out = {1, 4, 8}};
-        int known[11] = {0}, matches = 1;
-        for (int i = 0; matches && i < BP_CHAIN_ADAM; i++) {
-            const bp_op *op = &m->ops[first + i];
-            const chain_step *step = &adam_form[i];
-            const int slot[3] = {op->a, op->b, op->c};
-            matches = op->op == step->op;
-            for (int j = 0; matches && j < bp_map_rows[op->op].arity; j++) {
-                const int x = step->operand[j], s = slot[j];
-                if (x < 0) {
-                    matches = s == m->ops[first - 1 - x].dst;
-                    continue;
-                }
-                const int column = s < m->n_loads && m->loads[s].kind == BP_COL;
-                matches = known[x] ? chain.in[x] == s : is_scalar[s] == (x >= CHAIN_VECTORS) && !column;
-                known[x] = 1;
-                chain.in[x] = s;
-            }
-            if (i != 1 && i != 4 && i != 8) matches = matches && last[op->dst] < first + BP_CHAIN_ADAM;
+    for (int first = m->n_scalar_ops; first < m->n_ops; first++)
+        for (int kind = 0; kind < BP_CHAIN_COUNT; kind++) {
+            const bp_chain_row *form = &bp_chain_rows[kind];
+            bp_chain chain = {.kind = kind};
+            if (!is_chain(m, first, is_scalar, last, form, &chain))
+                continue;
+            bp_chain *kept = take(d, 1, sizeof *kept);
+            if (d->failed)
+                return;
+            *kept = chain;
+            m->ops[first].chain = kept;
+            for (int i = 0; i < form->steps; i++)
+                m->ns -= op_ns(m->ops[first + i].op);
+            m->ns += form->ns;
+            m->n_chains++;
+            first += form->steps - 1;
+            break;
         }
-        for (int x = 0; matches && x < 4; x++) /* no input is made within it */
-            for (int i = 0; matches && i < BP_CHAIN_ADAM; i++)
-                matches = chain.in[x] != m->ops[first + i].dst;
-        if (!matches)
-            continue;
-        bp_chain *kept = take(d, 1, sizeof *kept);
-        if (d->failed)
-            return;
-        *kept = chain;
-        m->ops[first].chain = kept;
-        for (int i = 0; i < BP_CHAIN_ADAM; i++)
-            m->ns -= op_ns(m->ops[first + i].op);
-        m->ns += 0.5; /* the divider's time */
-        m->n_chains++;
-        first += BP_CHAIN_ADAM - 1;
-    }
 }
 
 static void read_map(reader *d, bp_map *m)

@@ -25,6 +25,8 @@ enum { BP_BLOCK_ADD = 1, BP_BLOCK_A_PACKED = 2, BP_BLOCK_B_PACKED = 4, BP_BLOCK_
 typedef void (*bp_block_fn)(int64_t m, int64_t n, int64_t k, const void *a, int64_t rsa, int64_t csa,
                             const void *b, int64_t rsb, void *c, int64_t ldc, int flags);
 
+typedef void (*bp_chain_fn)(int64_t n, const void *const *in, void *const *out);
+
 struct bp_kernels {
     const char *isa;
     int real_bytes;
@@ -32,11 +34,10 @@ struct bp_kernels {
 
     bp_map_fn map[BP_MAP_COUNT][8];             /* [op][variant bits]; RANDOM has none */
 
-    /* Adam's step, the chain of BP_CHAIN_ADAM (program.h) in one pass: new m, v and p, each [n], from the old ones and the gradient
-     * g[n]; s[7] are numbers. Every rounding is that of the map's own operations, so the bits are theirs. An output may be any
-     * of the inputs or a later output's place (equal pointers), never a shifted overlap. */
-    void (*adam)(int64_t n, const void *g, const void *m, const void *v, const void *p, const void *const *s, void *m_new,
-                 void *v_new, void *p_new);
+    /* The chains of ops.def in one pass: out[j][n], the results, from in[0 ..], vectors [n], and in[BP_CHAIN_VECTORS ..], numbers.
+     * Every rounding is that of the map's own operations, so the bits are theirs. An output may be any of the inputs or a
+     * later output's place (equal pointers), never a shifted overlap. */
+    bp_chain_fn chain[BP_CHAIN_COUNT];
 
     /* dst[i*cols + j] = uniform [0,1) for row row0+i, column col0+j. Philox4x32-10 (Salmon et al. 2011, Random123):
      * key = (seed low, seed high), counter = (column / 4, row, node, step) as 32-bit words, result word column % 4.

@@ -159,16 +159,19 @@ void bp_map_region(void *context, int thread, int64_t r0, int64_t r1, int64_t c0
             for (const bp_op *op = m->ops + m->n_scalar_ops, *end = m->ops + m->n_ops; op < end; op++) {
                 if (op->chain) {
                     const bp_chain *chain = op->chain;
-                    const void *in[11];
-                    char *out[3];
-                    for (int i = 0; i < 11; i++)
+                    const bp_chain_row *const form = &bp_chain_rows[chain->kind];
+                    const void *in[BP_CHAIN_VECTORS + BP_CHAIN_NUMBERS];
+                    void *out[BP_CHAIN_RESULTS];
+                    for (int i = 0; i < form->vectors; i++)
                         in[i] = slots[chain->in[i]];
-                    for (int i = 0; i < 3; i++) {
+                    for (int i = BP_CHAIN_VECTORS; i < BP_CHAIN_VECTORS + form->numbers; i++)
+                        in[i] = slots[chain->in[i]];
+                    for (int i = 0; i < form->results; i++) {
                         const bp_op *o = op + chain->out[i];
                         out[i] = slots[o->dst] = destination(x, o, regs, rows, width, row, col);
                     }
-                    k->adam(n, in[0], in[1], in[2], in[3], in + 4, out[0], out[1], out[2]);
-                    op += BP_CHAIN_ADAM - 1;
+                    k->chain[chain->kind](n, in, out);
+                    op += form->steps - 1;
                     continue;
                 }
                 char *dst = slots[op->dst] = destination(x, op, regs, rows, width, row, col);

@@ -36,12 +36,12 @@ typedef struct { int64_t elements; int integer, bytes; bp_operand at; } bp_call_
 enum { BP_BLOCK_BYTES = 4096, BP_REG_BYTES = BP_BLOCK_BYTES + 256 }; /* not a multiple of 4096: a load right after a store
                                                                         at the same place of another page would wait */
 typedef struct { bp_operand at; int kind, reg; } bp_load; /* reg -1: a scalar, or nobody reads it */
-/* A chain: operations of a map, one after another, that a kernel of their own makes in one pass, with the same bits. decode.c
- * knows them by their form, so that a program's words say what is computed and nothing of how. */
-enum { BP_CHAIN_ADAM = 9 }; /* its operations */
+/* A chain (ops.def) among the operations of a map. decode.c knows it by its form, so that a program's words say what is computed
+ * and nothing of how. */
 typedef struct {
-    int in[11];               /* slots: gradient, m, v, p, then seven scalars */
-    int out[3];               /* of its operations: those that make the new m, v, p */
+    int kind;
+    int in[BP_CHAIN_VECTORS + BP_CHAIN_NUMBERS]; /* slots */
+    int out[BP_CHAIN_RESULTS];                   /* of its operations: those that make results */
 } bp_chain;
 typedef struct {
     int op, a, b, c;          /* slots; 0 where unused */

@@ -1,5 +1,6 @@
 """What all tests share: where they run, and how hypothesis behaves on a busy machine."""
 
+import gc
 import signal
 
 import hypothesis
@@ -62,9 +63,11 @@ def interrupted():
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     armed, before = False, signal.signal(signal.SIGALRM, ring)
+    callbacks, gc.callbacks[:] = gc.callbacks[:], []  # a test tool's would swallow the exception, with a warning
     try:
         yield interrupted
     finally:
+        gc.callbacks[:] = callbacks
         signal.signal(signal.SIGALRM, before)
 
 

@@ -333,23 +333,24 @@ def test_every_operation_is_tested():
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 8, 15, 16, 17, 33, 1000])
+@pytest.mark.parametrize("chain", _core.CHAINS, ids=[row[0] for row in _core.CHAINS])
 @each_dtype
 @each_set
-def test_adam_in_one_pass_is_its_operations(isa, dtype, n):
-    """Bit for bit, special values and all, at every length."""
+def test_a_chain_in_one_pass_is_its_operations(isa, dtype, chain, n):
+    """Bit for bit, special values and all, at every length, in place and not."""
+    name, vectors, numbers, steps = chain
     rng = np.random.default_rng(n)
-    odd = specials(dtype)
-    g, m, p = (np.where(rng.random(n) < 0.3, rng.choice(odd, n), rng.standard_normal(n)).astype(dtype) for _ in range(3))
-    v = np.abs(np.where(rng.random(n) < 0.3, rng.choice(odd, n), rng.standard_normal(n))).astype(dtype)
-    s = np.array([0.1, 0.9, 0.001, 0.999, 3.0, 1e-8, -0.01], dtype)
-    one = [s[i:i + 1] for i in range(7)]
-    new_m = run(isa, "fma", m, one[1], run(isa, "mul", g, one[0], variant=2), variant=2)
-    new_v = run(isa, "fma", v, one[3], run(isa, "mul", run(isa, "mul", g, g), one[2], variant=2), variant=2)
-    below = run(isa, "fma", run(isa, "sqrt", new_v), one[4], one[5], variant=6)
-    new_p = run(isa, "fma", run(isa, "div", new_m, below), one[6], p, variant=2)
-    _core.kernel_adam(isa, g, m, v, p, s)
-    for got, want in zip((m, v, p), (new_m, new_v, new_p)):
-        np.testing.assert_array_equal(bits(got), bits(want))
+    x = [np.where(rng.random(n) < 0.3, rng.choice(specials(dtype), n), rng.standard_normal(n)).astype(dtype) for _ in range(vectors)]
+    s = rng.choice(np.array([0.1, 0.9, 0.001, 0.0, 1.0, 3.0, 1e-8, -0.01], dtype), numbers)
+    inputs, results = [*x, *(s[i:i + 1] for i in range(numbers))], []
+    for op, operands, _ in steps:
+        variant = sum((i >= vectors) << j for j, i in enumerate(operands))
+        results.append(run(isa, op, *(inputs[i] if i >= 0 else results[-1 - i] for i in operands), variant=variant, n=n))
+    want = [r for r, (_, _, kept) in zip(results, steps) if kept]
+    for out in ([np.empty(n, dtype) for _ in want], x[vectors - len(want):]):
+        _core.kernel_chain(isa, name, x, s, out)
+        for got, expected in zip(out, want):
+            np.testing.assert_array_equal(bits(got), bits(expected))
 
 
 @each_set

@@ -113,41 +113,67 @@ def test_map_operand_kinds(shape, pads, direct, dtype):
     np.testing.assert_array_equal(out_all[:, cols:], rest)
 
 
-ADAM = [("mul", 0, 4), ("fma", 1, 5, 11), ("mul", 0, 0), ("mul", 13, 6), ("fma", 2, 7, 14), ("sqrt", 15), ("fma", 16, 8, 9),
-        ("div", 12, 17), ("fma", 18, 10, 3)]  # g, m, v, p are slots 0 ... 3, seven scalars 4 ... 10
+def chain_operations(steps, inputs):
+    """The steps of a chain as operations of a map whose first slots are the inputs."""
+    return [(op, *(i if i >= 0 else inputs - 1 - i for i in operands)) for op, operands, _ in steps]
+
+
+def step_by_step(steps, vectors, numbers_):
+    """The result of each step of a chain, operation by operation."""
+    inputs, results = [*vectors, *(numbers_[i:i + 1] for i in range(numbers_.size))], []
+    for op, operands, _ in steps:
+        results.append(np.empty_like(vectors[0]))
+        variant = sum((i >= len(vectors)) << j for j, i in enumerate(operands))
+        given = [inputs[i] if i >= 0 else results[-1 - i] for i in operands]
+        _core.kernel_map(_core.isa_current(), op, results[-1], *given, variant=variant)
+    return results
+
+
+ADAM = chain_operations(_core.CHAINS[0][3], 11)  # g, m, v, p are slots 0 ... 3, seven scalars 4 ... 10
 
 
 def adam_steps(g, m, v, p, s):
-    """The same, operation by operation: each of the nine results."""
-    slots = [g, m, v, p, *(s[i:i + 1] for i in range(7))]
-    for name, *operands in ADAM:
-        out = np.empty_like(g)
-        given = [slots[i] for i in operands]
-        variant = sum((i in range(4, 11)) << j for j, i in enumerate(operands))
-        _core.kernel_map(_core.isa_current(), name, out, *given, variant=variant)
-        slots.append(out)
-    return slots[11:]
+    return step_by_step(_core.CHAINS[0][3], [g, m, v, p], s)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("direct", [0, 1])
 @pytest.mark.parametrize("pad", [0, 3])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_chain_of_adam_is_its_operations(shape, pad, direct, dtype):
+@pytest.mark.parametrize("chain", _core.CHAINS, ids=[row[0] for row in _core.CHAINS])
+def test_a_chain_is_its_operations(chain, shape, pad, direct, dtype):
+    _, vectors, numbers_, steps = chain
     rows, cols = shape
-    wholes = [np.abs(strided(shape, pad, dtype, i)[0]) for i in range(4)]
+    kept = [i for i, step in enumerate(steps) if step[2]]
+    wholes = [np.abs(strided(shape, pad, dtype, i)[0]) for i in range(vectors)]
     inner = [np.ascontiguousarray(a[:, :cols]).reshape(-1) for a in wholes]
-    s = np.array([0.1, 0.9, 0.001, 0.999, 3.0, 1e-8, -0.01], dtype)
-    want = adam_steps(*inner, s)
+    s = np.array([0.1, 0.9, 0.001, 0.999, 3.0, 1e-8, -0.01], dtype)[:numbers_]
+    want = step_by_step(steps, inner, s)
     w = Words(dtype)
-    spaces = [w.space(a.size, i > 0) for i, a in enumerate(wholes)]
-    numbers_ = w.space(7)
-    loads = [(a, 0, cols + pad, FULL) for a in spaces] + [(numbers_, i, 0, SCALAR) for i in range(7)]
-    w.add("map", rows, cols, w.map(loads, ADAM, [(slot, to, 0, cols + pad, direct) for slot, to in zip((12, 15, 19), spaces[1:])]))
+    first = vectors - len(kept)  # results go to the places of the last vectors
+    spaces = [w.space(a.size, i >= first) for i, a in enumerate(wholes)]
+    scalars = w.space(max(numbers_, 1))
+    loads = [(a, 0, cols + pad, FULL) for a in spaces] + [(scalars, i, 0, SCALAR) for i in range(numbers_)]
+    stores = [(len(loads) + i, to, 0, cols + pad, direct) for i, to in zip(kept, spaces[first:])]
+    w.add("map", rows, cols, w.map(loads, chain_operations(steps, len(loads)), stores))
     assert _core.Program(w.array()).chains == 1
-    assert w.run(*wholes, s)[0] == 0
-    for got, i in zip(wholes[1:], (1, 4, 8)):
+    assert w.run(*wholes, s if numbers_ else np.zeros(1, dtype))[0] == 0
+    for got, i in zip(wholes[first:], kept):
         np.testing.assert_array_equal(got[:, :cols].reshape(-1), want[i])
+
+
+@pytest.mark.parametrize("rows, cols", [(3, 8), (40, 5), (3, 2000)])
+def test_a_chain_with_a_row(rows, cols):
+    """A bias is repeated for every row of a block, or a piece of a row has its piece."""
+    x, bias, zero = numbers((rows, cols)), numbers(cols, seed=1), np.zeros(1, np.float32)
+    out = np.empty_like(x)
+    w = Words()
+    sx, sb, s0, so = w.space(x.size), w.space(cols), w.space(1), w.space(x.size, True)
+    loads = [(sx, 0, cols, FULL), (sb, 0, 0, ROW), (s0, 0, 0, SCALAR)]
+    w.add("map", rows, cols, w.map(loads, [("add", 0, 1), ("max", 3, 2)], [(4, so, 0, cols, 1)]))
+    assert _core.Program(w.array()).chains == 1
+    w.run(x, bias, zero, out)
+    np.testing.assert_array_equal(out, np.maximum(x + bias, 0))
 
 
 @pytest.mark.parametrize("change", ["a step on the way is stored", "another scalar", "a column", "another order"])

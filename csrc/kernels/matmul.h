@@ -12,13 +12,6 @@
 
 #define NARROW (NRV == 3 ? 14 : MR < 8 ? 2 * MR : MR)
 #define AHEAD_STEP (VL / 4) /* 24 tiles of A, as a block has with 8 rows each, ask for 2 panels of B */
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#define UNROLL_STEPS _Pragma("clang loop unroll_count(4)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#define UNROLL_STEPS _Pragma("GCC unroll 4")
-#endif
 
 typedef struct {               /* what all tiles of a block have in common */
     int64_t k, rsa, csa, rsb, ldc;

@@ -10,9 +10,17 @@
 #define NRV BP_NRV
 #define NR (NRV * VL)
 
+#ifdef __clang__ /* loops whose body becomes constants */
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL_STEPS _Pragma("clang loop unroll_count(4)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL_STEPS _Pragma("GCC unroll 4")
+#endif
+
 #include "math.h"        /* exp, log, tanh ... of one vector */
 #include "elementwise.h" /* loops over ops.def */
-#include "adam.h"        /* an optimiser's operations in one pass */
+#include "chains.h"      /* operations that follow one another in one pass */
 #include "random.h"      /* Philox */
 #include "matmul.h"      /* block kernel of the matrix product, packing */
 #include "bfloat16.h"    /* rounding to bfloat16 */
@@ -29,7 +37,10 @@ const bp_kernels BP_TABLE = {
 #define BP_MAP(NAME, name, arity, algebra) [BP_MAP_##NAME] = MAP_ROW_##arity(name),
 #include "../ops.def"
     },
-    .adam = adam,
+    .chain = {
+#define BP_CHAIN(NAME, name, vectors, numbers, results, ns, ...) [BP_CHAIN_##NAME] = chain_##name,
+#include "../ops.def"
+    },
     .random = random_uniform,
     .mr = MR,
     .nr = NR,

@@ -1,0 +1,57 @@
+/* The chains of ops.def, each in one pass over a block; contract in kernels.h.
+ *
+ * Operation by operation, each line passes over a block in L1 once for every sign; here loads and stores are made once, and a
+ * divider, which a division and a square root keep busy for longer than all else takes, never waits for them. */
+typedef struct { vec x[BP_CHAIN_VECTORS], s[BP_CHAIN_NUMBERS], y[BP_CHAIN_RESULTS]; } chain_values;
+
+/* y from x and s; every line has the operations of its row in ops.def, in their order. `chain` is a constant, so one case is left. */
+INLINE void chain_one(int chain, chain_values *c)
+{
+    const vec *x = c->x, *s = c->s;
+    vec *y = c->y;
+    switch (chain) {
+    case BP_CHAIN_ADAM: /* m' = s1 m + s0 g        v' = s3 v + s2 g^2        p' = p + s6 m' / (s4 sqrt v' + s5) */
+        y[0] = v_fma(x[1], s[1], v_mul(x[0], s[0]));
+        y[1] = v_fma(x[2], s[3], v_mul(v_mul(x[0], x[0]), s[2]));
+        y[2] = v_fma(v_div(y[0], v_fma(v_sqrt(y[1]), s[4], s[5])), s[6], x[3]);
+        break;
+    case BP_CHAIN_RELU: y[0] = v_max(v_add(x[0], x[1]), s[0]); break;
+    case BP_CHAIN_RELU_GRADIENT: y[0] = v_select(v_lt(s[0], x[0]), x[1], s[1]); break;
+    case BP_CHAIN_TANH: y[0] = v_tanh(v_add(x[0], x[1])); break;
+    case BP_CHAIN_TANH_GRADIENT: y[0] = v_mul(x[1], v_sub(s[0], v_mul(x[0], x[0]))); break;
+    case BP_CHAIN_LOGISTIC: y[0] = v_logistic(v_add(x[0], x[1])); break;
+    case BP_CHAIN_LOGISTIC_GRADIENT: y[0] = v_mul(x[1], v_mul(x[0], v_sub(s[0], x[0]))); break;
+    }
+}
+
+INLINE void chain_loop(int chain, const int vectors, const int numbers, const int results, int64_t n, const void *const *in,
+                       void *const *out)
+{
+    enum { AHEAD = 128 }; /* numbers that are asked for in advance where weights and moments, which often lie beyond L2, are read */
+    const real *x[BP_CHAIN_VECTORS];
+    real *y[BP_CHAIN_RESULTS];
+    chain_values c;
+    UNROLL for (int j = 0; j < vectors; j++) x[j] = in[j];
+    UNROLL for (int j = 0; j < numbers; j++) c.s[j] = v_set1(*(const real *)in[BP_CHAIN_VECTORS + j]);
+    UNROLL for (int j = 0; j < results; j++) y[j] = out[j];
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL) {
+        if (results > 1)
+            UNROLL for (int j = 1; j < vectors; j++) __builtin_prefetch(x[j] + i + AHEAD, 1); /* past the end it does nothing */
+        UNROLL for (int j = 0; j < vectors; j++) c.x[j] = v_load(x[j] + i);
+        chain_one(chain, &c);
+        UNROLL for (int j = 0; j < results; j++) v_store(y[j] + i, c.y[j]);
+    }
+    if (i < n) {
+        UNROLL for (int j = 0; j < vectors; j++) c.x[j] = v_loadn(x[j] + i, n - i);
+        chain_one(chain, &c);
+        UNROLL for (int j = 0; j < results; j++) v_storen(y[j] + i, c.y[j], n - i);
+    }
+}
+
+#define BP_CHAIN(NAME, name, vectors, numbers, results, ns, ...)                                                       \
+    static void chain_##name(int64_t n, const void *const *in, void *const *out)                                       \
+    {                                                                                                                 \
+        chain_loop(BP_CHAIN_##NAME, vectors, numbers, results, n, in, out);                                            \
+    }
+#include "../ops.def"
