@@ -136,6 +136,7 @@ class Feeds:
         shapes: tuple[tuple[int, ...], ...],
         labels: tuple[Any, ...],
         limits: tuple[int, ...],
+        finite: tuple[bool, ...],
     ) -> None: ...
     def __call__(self, *arrays: Any) -> bool: ...
 

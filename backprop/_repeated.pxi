@@ -11,11 +11,30 @@ cdef bint same_shape(const Py_buffer *view, tuple shape, int first=0) except -1:
     return True
 
 
+cdef bint all_finite(const Py_buffer *view) noexcept:
+    """Whether no number of a contiguous view of floats is NaN or infinite."""
+    cdef const double *d = <const double *>view.buf
+    cdef const float *f = <const float *>view.buf
+    cdef int64_t i, n = view.len // view.itemsize
+    cdef double a = 0, b = 0, c = 0, e = 0  # sums of x 0, which is NaN where x is either; four, for each waits for itself
+    if view.itemsize == 8:
+        for i in range(0, n - 3, 4):
+            a, b, c, e = a + d[i] * 0, b + d[i + 1] * 0, c + d[i + 2] * 0, e + d[i + 3] * 0
+        for i in range(n - n % 4, n):
+            a += d[i] * 0
+    else:
+        for i in range(0, n - 3, 4):
+            a, b, c, e = a + f[i] * 0, b + f[i + 1] * 0, c + f[i + 2] * 0, e + f[i + 3] * 0
+        for i in range(n - n % 4, n):
+            a += f[i] * 0
+    return a + b + c + e == 0
+
+
 cdef class Feeds:
     """Arrays like those of the run before, put into their spaces without a conversion.
 
     A call puts one array for each space, and is False where one of them does not fit as it lies: of another type, shape or dtype, not
-    contiguous, or a label out of range. The binding is then to be given all of them in another way.
+    contiguous, a label out of range, or a number that is not finite. The binding is then to be given all of them in another way.
 
     Parameters
     ----------
@@ -28,16 +47,18 @@ cdef class Feeds:
         For each array None, or what integers of either size are copied to: a contiguous array of int32 of that shape.
     limits : tuple of int
         What labels must be below.
+    finite : tuple of bool
+        Whether numbers must be finite.
     """
     cdef Binding binding
     cdef object array_type
-    cdef tuple spaces, shapes, labels, limits
+    cdef tuple spaces, shapes, labels, limits, finite
     cdef list copies  # the buffers of `labels`
 
     def __init__(self, Binding binding not None, array_type, tuple spaces not None, tuple shapes not None, tuple labels not None,
-                 tuple limits not None):
-        if not len(spaces) == len(shapes) == len(labels) == len(limits):
-            raise ValueError("spaces, shapes, labels, limits: expected equally many")
+                 tuple limits not None, tuple finite not None):
+        if not len(spaces) == len(shapes) == len(labels) == len(limits) == len(finite):
+            raise ValueError("spaces, shapes, labels, limits, finite: expected equally many")
         self.copies = []
         for i in range(len(spaces)):
             copy = None if labels[i] is None else _Array(labels[i], f"labels[{i}]", b"i", True)
@@ -45,7 +66,7 @@ cdef class Feeds:
                 raise ValueError(f"labels[{i}]: expected a contiguous array of the shape {shapes[i]}")
             self.copies.append(copy)
         self.binding, self.array_type, self.spaces, self.shapes = binding, array_type, spaces, shapes
-        self.labels, self.limits = labels, limits
+        self.labels, self.limits, self.finite = labels, limits, finite
 
     def __call__(self, *arrays):
         cdef int i
@@ -67,17 +88,20 @@ cdef class Feeds:
                 place(self.binding, space, array)
             except (ValueError, TypeError):
                 return False
-            return same_shape(&self.binding.view[space], self.shapes[i])
+            fits = same_shape(&self.binding.view[space], self.shapes[i])
+            return fits and (not self.finite[i] or all_finite(&self.binding.view[space]))
         try:
             PyObject_GetBuffer(array, &view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
         except (ValueError, BufferError):
             return False
         try:
             fits = same_shape(&view, self.shapes[i]) and <uintptr_t>view.buf % view.itemsize == 0
+            kind = kind_of(&view)
             if fits and copy is not None:
-                kind = kind_of(&view)
                 fits = ((kind == 113 or kind == 105)  # 'q', 'i'
                         and narrow(&view, <int32_t *>copy.view.buf, view.len // view.itemsize, self.limits[i]) < 0)
+            elif fits and self.finite[i]:
+                fits = (kind == 102 or kind == 100) and all_finite(&view)  # 'f', 'd'
         finally:
             PyBuffer_Release(&view)
         if fits and copy is not None and space >= 0:

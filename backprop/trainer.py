@@ -68,13 +68,16 @@ class _Repeat:
         else:
             self.check, labels = partial(loss.check, "y", output_shape=output.shape, dtype=net.dtype), None
             targets = self.check(y)
+            if type(loss).check is losses.Loss.check and (targets is y or targets.base is y):
+                self.check, targets = None, y  # what is left of it is whether all numbers are finite
         self.held = trainer._prepare(mode, len(x), (labels is not None or targets.dtype == np.int32,), False)
         plan, binding = self.held[:2]
         if mode == "gradients" and not plan.whole:
             return None
         spaces = {i: space for space, i in plan.feeds}
         self.put = _core.Feeds(binding, np.ndarray, (spaces.get(0, -1), spaces.get(1, -1)), (x.shape, targets.shape),
-                               (np.empty(x.shape, np.int32) if words else None, labels), (limit, output.shape[-1]))
+                               (np.empty(x.shape, np.int32) if words else None, labels), (limit, output.shape[-1]),
+                               (False, self.check is None and labels is None))
         self.rows, self.switched = len(x), Layer._switched
         return self
 

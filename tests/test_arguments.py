@@ -260,6 +260,27 @@ def test_what_changes_between_steps_of_the_same_shapes():
     assert one.step(x, y.astype("int32")) == two.step(x, y)
 
 
+@pytest.mark.parametrize("shape", [(12,), (12, 1), (12, 2)])
+@pytest.mark.parametrize("loss", ["squared_error", "binary_cross_entropy"])
+def test_what_changes_between_steps_with_targets_of_the_same_shape(loss, shape):
+    """Numbers as targets: those of each step, and refused where they are not finite, or out of the loss's range."""
+    rng = np.random.default_rng(0)
+    x, y = rng.random((12, 3), np.float32), rng.random(shape, np.float32)
+    nets = [bp.Sequential([bp.Input(3), bp.Dense(shape[-1] if len(shape) > 1 else 1)], seed=0) for _ in range(2)]
+    one, two = (bp.Trainer(net, loss) for net in nets)
+    for _ in range(4):
+        assert one.step(x, y) == two.step(x.tolist(), y.tolist())  # the second never short
+        assert one.loss_and_gradients(x, y)[0] == two.loss_and_gradients(x.tolist(), y.tolist())[0]
+        x, y = x[::-1].copy(), rng.random(shape, np.float32)
+    for bad in (NAN, np.inf, -np.inf) + (2.0,) * (loss == "binary_cross_entropy"):
+        wrong = y.copy()
+        wrong.flat[7] = bad
+        with pytest.raises(ValueError, match="y"):
+            one.step(x, wrong)
+    assert one.t == two.t and one.net.flat_parameters.tobytes() == two.net.flat_parameters.tobytes()
+    assert one.step(x, y.astype("float64")) == two.step(x, y.reshape(len(y), -1))
+
+
 def test_settings_of_a_trainer_that_are_refused():
     net = bp.Sequential([bp.Input(2), bp.Dense(1)])
     for kwargs, error, message in [

@@ -325,9 +325,9 @@ def test_kernel_matmul_takes_all_strides(isa):
 # ---------------------------------------------------------------- the short way of what is done again and again
 
 
-def feeds(labels=None, space=1, limit=5):
+def feeds(labels=None, space=1, limit=5, finite=False):
     binding, x, _ = bound()
-    return binding, _core.Feeds(binding, np.ndarray, (space,), (x.shape,), (labels,), (limit,))
+    return binding, _core.Feeds(binding, np.ndarray, (space,), (x.shape,), (labels,), (limit,), (finite,))
 
 
 def test_feeds_take_what_fits_as_it_lies():
@@ -358,13 +358,28 @@ def test_feeds_copy_labels_that_are_in_range(dtype):
     assert put(good) and np.array_equal(labels, good)
 
 
+@pytest.mark.parametrize("space", [1, -1])
+@pytest.mark.parametrize("finite", [True, False])
+def test_feeds_take_finite_numbers(space, finite):
+    _, put = feeds(space=space, finite=finite)
+    x = np.full((8, 3), np.finfo(np.float32).max, np.float32)
+    assert put(x)
+    for place in range(x.size):
+        for bad in (np.nan, np.inf, -np.inf):
+            y = x.copy()
+            y.flat[place] = bad
+            assert put(y) is not finite
+    assert put(x) and not put(x.tolist())
+    assert put(np.ones((8, 3), int)) is (space < 0 and not finite)
+
+
 def test_feeds_that_cannot_be():
     binding, x, _ = bound()
     for labels, error in ((np.empty((8, 3), np.int64), TypeError), (np.empty((3, 8), np.int32), ValueError), (np.empty((3, 8), np.int32).T, ValueError)):
         with pytest.raises(error, match=r"labels\[0\]"):
-            _core.Feeds(binding, np.ndarray, (1,), (x.shape,), (labels,), (5,))
+            _core.Feeds(binding, np.ndarray, (1,), (x.shape,), (labels,), (5,), (False,))
     with pytest.raises(ValueError, match="equally many"):
-        _core.Feeds(binding, np.ndarray, (1, 2), (x.shape,), (None,), (0,))
+        _core.Feeds(binding, np.ndarray, (1, 2), (x.shape,), (None,), (0,), (False,))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
