@@ -15,7 +15,8 @@
  *   v_as_int, i_as_vec the same bits under the other type
  *   i_add ... i_shr    on unsigned lanes (so they wrap); i_shl and i_shr shift zeros in, by a constant
  *   i_to_vec           a signed lane as a number: exact for |a| <= 2^24, for double |a| < 2^51
- *   i_mullo, i_mulhi   halves of the product of 32-bit words, one word in each lane (its upper half, for double, is 0) */
+ *   i_mulwide(a, b, low)   both halves of the product of 32-bit words, one word in each lane: the high one is returned, *low may
+ *                      hold anything in the upper halves of its lanes, for double, and so may a and b */
 #include <immintrin.h>
 #include <stdint.h>
 
@@ -90,12 +91,12 @@ INLINE ivec i_sub(ivec a, ivec b) { return _mm256_sub_epi32(a, b); }
 INLINE ivec i_shl(ivec a, int n) { return _mm256_slli_epi32(a, n); }
 INLINE ivec i_shr(ivec a, int n) { return _mm256_srli_epi32(a, n); }
 INLINE vec i_to_vec(ivec a) { return _mm256_cvtepi32_ps(a); }
-INLINE ivec i_mullo(ivec a, ivec b) { return _mm256_mullo_epi32(a, b); }
-INLINE ivec i_mulhi(ivec a, ivec b)
+INLINE ivec i_mulwide(ivec a, ivec b, ivec *low)
 {
     ivec even = _mm256_mul_epu32(a, b);
     ivec odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32));
-    return _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+    *low = _mm256_blend_epi32(even, _mm256_shuffle_epi32(odd, 0xa0), 0xaa);
+    return _mm256_blend_epi32(_mm256_shuffle_epi32(even, 0xf5), odd, 0xaa);
 }
 /* out[0..4) = the 4 x 4 transpositions of both 128-bit halves of a, b, c, d. */
 INLINE void v_transpose_halves(vec out[4], vec a, vec b, vec c, vec d)
@@ -183,11 +184,11 @@ INLINE vec i_to_vec(ivec a)
     vec magic = _mm256_set1_pd(0x1.8p52);
     return _mm256_sub_pd(i_as_vec(i_add(a, v_as_int(magic))), magic);
 }
-INLINE ivec i_mullo(ivec a, ivec b)
+INLINE ivec i_mulwide(ivec a, ivec b, ivec *low)
 {
-    return _mm256_and_si256(_mm256_mul_epu32(a, b), _mm256_set1_epi64x(0xffffffff));
+    *low = _mm256_mul_epu32(a, b);
+    return _mm256_srli_epi64(*low, 32);
 }
-INLINE ivec i_mulhi(ivec a, ivec b) { return _mm256_srli_epi64(_mm256_mul_epu32(a, b), 32); }
 INLINE void v_transpose(vec r[4])
 {
     __m256d a0 = _mm256_permute2f128_pd(r[0], r[2], 0x20), b0 = _mm256_permute2f128_pd(r[0], r[2], 0x31);

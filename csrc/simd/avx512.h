@@ -69,12 +69,12 @@ INLINE ivec i_sub(ivec a, ivec b) { return _mm512_sub_epi32(a, b); }
 INLINE ivec i_shl(ivec a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 INLINE ivec i_shr(ivec a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
 INLINE vec i_to_vec(ivec a) { return _mm512_cvtepi32_ps(a); }
-INLINE ivec i_mullo(ivec a, ivec b) { return _mm512_mullo_epi32(a, b); }
-INLINE ivec i_mulhi(ivec a, ivec b)
+INLINE ivec i_mulwide(ivec a, ivec b, ivec *low) /* shuffles, for shifts would wait for the multiplier's port */
 {
     ivec even = _mm512_mul_epu32(a, b);
     ivec odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32));
-    return _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
+    *low = _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, 0xa0);
+    return _mm512_mask_shuffle_epi32(odd, 0x5555, even, 0xf5);
 }
 /* r[0..4) of 4 x 4 quarters: quarter q of r[i] <-> quarter i of r[q]. */
 INLINE void v_transpose_quarters(vec *r0, vec *r1, vec *r2, vec *r3)
@@ -166,11 +166,11 @@ INLINE ivec i_sub(ivec a, ivec b) { return _mm512_sub_epi64(a, b); }
 INLINE ivec i_shl(ivec a, int n) { return _mm512_slli_epi64(a, (unsigned)n); }
 INLINE ivec i_shr(ivec a, int n) { return _mm512_srli_epi64(a, (unsigned)n); }
 INLINE vec i_to_vec(ivec a) { return _mm512_cvtepi64_pd(a); }
-INLINE ivec i_mullo(ivec a, ivec b)
+INLINE ivec i_mulwide(ivec a, ivec b, ivec *low)
 {
-    return _mm512_and_si512(_mm512_mul_epu32(a, b), _mm512_set1_epi64(0xffffffff));
+    *low = _mm512_mul_epu32(a, b);
+    return _mm512_srli_epi64(*low, 32);
 }
-INLINE ivec i_mulhi(ivec a, ivec b) { return _mm512_srli_epi64(_mm512_mul_epu32(a, b), 32); }
 INLINE void v_transpose_quarters(vec *r0, vec *r1, vec *r2, vec *r3)
 {
     vec even01 = _mm512_shuffle_f64x2(*r0, *r1, 0x88), odd01 = _mm512_shuffle_f64x2(*r0, *r1, 0xdd);

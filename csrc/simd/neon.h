@@ -40,11 +40,12 @@ INLINE ivec i_set1(uint_ x) { return vdupq_n_u32(x); }
 INLINE ivec i_load(const uint_ *p) { return vld1q_u32(p); }
 INLINE void i_store(uint_ *p, ivec x) { vst1q_u32(p, x); }
 INLINE vec i_to_vec(ivec a) { return vcvtq_f32_s32(vreinterpretq_s32_u32(a)); }
-INLINE ivec i_mullo(ivec a, ivec b) { return a * b; }
-INLINE ivec i_mulhi(ivec a, ivec b)
+INLINE ivec i_mulwide(ivec a, ivec b, ivec *low)
 {
-    uint64x2_t low = vmull_u32(vget_low_u32(a), vget_low_u32(b)), high = vmull_high_u32(a, b);
-    return vuzp2q_u32(vreinterpretq_u32_u64(low), vreinterpretq_u32_u64(high));
+    uint32x4_t first = vreinterpretq_u32_u64(vmull_u32(vget_low_u32(a), vget_low_u32(b)));
+    uint32x4_t second = vreinterpretq_u32_u64(vmull_high_u32(a, b));
+    *low = vuzp1q_u32(first, second);
+    return vuzp2q_u32(first, second);
 }
 INLINE void v_transpose(vec r[4])
 {
@@ -89,9 +90,11 @@ INLINE ivec i_set1(uint_ x) { return vdupq_n_u64(x); }
 INLINE ivec i_load(const uint_ *p) { return vld1q_u64(p); }
 INLINE void i_store(uint_ *p, ivec x) { vst1q_u64(p, x); }
 INLINE vec i_to_vec(ivec a) { return vcvtq_f64_s64(vreinterpretq_s64_u64(a)); }
-INLINE ivec i_product(ivec a, ivec b) { return vmull_u32(vmovn_u64(a), vmovn_u64(b)); }
-INLINE ivec i_mullo(ivec a, ivec b) { return i_product(a, b) & vdupq_n_u64(0xffffffff); }
-INLINE ivec i_mulhi(ivec a, ivec b) { return i_product(a, b) >> 32; }
+INLINE ivec i_mulwide(ivec a, ivec b, ivec *low)
+{
+    *low = vmull_u32(vmovn_u64(a), vmovn_u64(b));
+    return *low >> 32;
+}
 INLINE void v_transpose(vec r[2])
 {
     vec x = vzip1q_f64(r[0], r[1]);

@@ -115,9 +115,9 @@ INLINE ivec i_load(const uint_ *p)
 INLINE void i_store(uint_ *p, ivec x) { memcpy(p, &x, sizeof x); }
 #if BP_REAL == 32
 INLINE vec i_to_vec(ivec a) { return __builtin_convertvector((msk)a, vec); }
-INLINE ivec i_mullo(ivec a, ivec b) { return a * b; }
-INLINE ivec i_mulhi(ivec a, ivec b)
+INLINE ivec i_mulwide(ivec a, ivec b, ivec *low)
 {
+    *low = a * b;
     for (int i = 0; i < VL; i++)
         a[i] = (uint32_t)((uint64_t)a[i] * b[i] >> 32);
     return a;
@@ -125,8 +125,11 @@ INLINE ivec i_mulhi(ivec a, ivec b)
 #else
 /* 1.5 2^52 + a as bits, minus 1.5 2^52. */
 INLINE vec i_to_vec(ivec a) { vec m = v_set1(0x1.8p52); return (vec)(a + (ivec)m) - m; }
-INLINE ivec i_mullo(ivec a, ivec b) { return (a * b) & i_set1(0xffffffff); }
-INLINE ivec i_mulhi(ivec a, ivec b) { return (a * b) >> 32; }
+INLINE ivec i_mulwide(ivec a, ivec b, ivec *low)
+{
+    *low = (a & i_set1(0xffffffff)) * (b & i_set1(0xffffffff));
+    return *low >> 32;
+}
 #endif
 INLINE void v_transpose(vec r[VL])
 {
