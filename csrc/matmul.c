@@ -28,10 +28,14 @@ enum {
      * while it is small in L2, or the rows that use a packed copy are few. */
     PACK_A_COLUMNS = 128,
     PACK_A_STRIDE = 1 << 10,
-    PACK_ROWS_COLUMNS = 512, /* and row by row where the rows meet in the same sets of L1 and many columns use the copy */
-    PACK_ROWS_STRIDE = 3 << 10,
     PACK_B_ROWS = 48,
     PACK_B_BYTES = 96 << 10,
+    /* A tile of 3 vectors reads B at the pace of L2 in any case, and has few rows: B is read as it is up to more rows where its own are
+     * no more than a page apart. Others pack A row by row where the rows meet in the same sets of L1 and many columns use the copy. */
+    PACK_NEAR_ROWS = 257,
+    PACK_NEAR_STRIDE = 4 << 10,
+    PACK_ROWS_COLUMNS = 512,
+    PACK_ROWS_STRIDE = 3 << 10,
     SWAP_COLUMNS = 4,        /* of a C that is swapped though A has to be packed for it: 1.2 times as fast with so many lanes, */
     SWAP_STEPS = 32,         /* slower with half as many, or with few steps */
     SWAP_LANES = 16,
@@ -105,10 +109,12 @@ static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, v
     const int turned = s.g.csa == 1 && n <= SWAP_COLUMNS && k >= SWAP_STEPS && t->lanes >= SWAP_LANES;
     s.swapped = (s.g.rsa == 1 || turned) && 2 * n <= t->lanes && m >= t->lanes; /* else most lanes would idle */
     s.b_transposed = m == 1 && g->rsb == 1 && s.g.csb != 1;
-    if (s.swapped || s.b_transposed) s.pack_b = 0;
-    else s.pack_b = s.g.csb != 1 || (m >= PACK_B_ROWS && kc * s.g.rsb * t->real_bytes > PACK_B_BYTES);
+    const int wide = t->nr == 3 * t->lanes;
     s.pack_a = s.g.rsa == 1 ? m > 1 && n >= PACK_A_COLUMNS && s.g.csa * t->real_bytes >= PACK_A_STRIDE
-                            : m >= PACK_B_ROWS && n >= PACK_ROWS_COLUMNS && s.g.rsa * t->real_bytes >= PACK_ROWS_STRIDE;
+                            : !wide && m >= PACK_B_ROWS && n >= PACK_ROWS_COLUMNS && s.g.rsa * t->real_bytes >= PACK_ROWS_STRIDE;
+    const int near = wide && !s.pack_a && s.g.rsb * t->real_bytes <= PACK_NEAR_STRIDE; /* a packed A likes a packed B */
+    if (s.swapped || s.b_transposed) s.pack_b = 0;
+    else s.pack_b = s.g.csb != 1 || (m >= (near ? PACK_NEAR_ROWS : PACK_B_ROWS) && kc * s.g.rsb * t->real_bytes > PACK_B_BYTES);
     s.keep_b = s.pack_b && s.blocks_m >= 2 * threads && round_up(s.nc, t->nr) * k * t->real_bytes <= KEEP_BYTES;
     scratch_bytes(t, block_rows(t, min64(n, NC)), m, n, k, &s.a_bytes, &s.b_bytes, &s.c_bytes);
     return s;

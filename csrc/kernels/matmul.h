@@ -17,16 +17,19 @@ typedef struct {               /* what all tiles of a block have in common */
     int64_t k, rsa, csa, rsb, ldc;
     int add;                   /* C += A B, else C = A B */
     int b_padded;              /* whole vectors of B may be read past column n */
-    const real *ahead;         /* where both operands are packed: B beyond this panel, to be asked for; else NULL */
+    const real *ahead;         /* where B is packed and A is PANELS or ROWS: B beyond this panel, to be asked for; else NULL */
 } tile_common;
 
+enum { ANY, PANELS, ROWS };    /* how A lies: with any strides; packed; rows as they are stored, in one piece */
+
 /* C[0:rows, 0:(vecs-1)*VL + last] (+)= A B, where A(i,p) = a[i*rsa + p*csa], B(p,j) = b[p*rsb + j], 1 <= last <= VL.
- * Where both are packed the strides are constants, which leaves registers to ask for the next panels of B: with each step
+ * For PANELS and ROWS B is packed: strides are constants, which leaves registers to ask for its next panels: with each step
  * for a little, since what lies beyond L2 comes slowly and all at once holds up the loads. */
-INLINE void tile(const int rows, const int vecs, const int64_t last, const int b_padded, const int packed,
+INLINE void tile(const int rows, const int vecs, const int64_t last, const int b_padded, const int lies,
                  const tile_common *t, const real *a, const real *b, real *c)
 {
-    const int64_t rsa = packed ? 1 : t->rsa, csa = packed ? MR : t->csa, rsb = packed ? NR : t->rsb, ldc = t->ldc;
+    const int64_t rsa = lies == PANELS ? 1 : t->rsa, csa = lies == PANELS ? MR : lies == ROWS ? 1 : t->csa;
+    const int64_t rsb = lies == ANY ? t->rsb : NR, ldc = t->ldc;
     vec acc[14][8]; /* [rows][vecs] of it */
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vecs; v++) acc[i][v] = v_zero();
@@ -38,7 +41,7 @@ INLINE void tile(const int rows, const int vecs, const int64_t last, const int b
             __builtin_prefetch(c + i * ldc + (vecs - 1) * VL + last - 1, 1);
         }
     UNROLL_STEPS for (int64_t p = 0; p < t->k; p++, b += rsb) {
-        if (packed) __builtin_prefetch(t->ahead + p * AHEAD_STEP, 0, 2);
+        if (lies != ANY) __builtin_prefetch(t->ahead + p * AHEAD_STEP, 0, 2);
         vec row[8]; /* B(p, :) */
         UNROLL for (int v = 0; v < vecs; v++)
             row[v] = v < vecs - 1 || b_padded ? v_load(b + v * VL) : v_loadn(b + v * VL, last);
@@ -65,14 +68,14 @@ INLINE void tile(const int rows, const int vecs, const int64_t last, const int b
 /* `count` tiles of 1 <= rows <= max, one below the other; tiles of A are a_tile apart. `rows` becomes a constant; sets
  * with a small max drop the larger cases. */
 INLINE void tiles_of(const int max, int64_t count, int rows, const int vecs, const int64_t last, const int b_padded,
-                     const int packed, const tile_common *t, const real *a, int64_t a_tile, const real *b, real *c)
+                     const int lies, const tile_common *t, const real *a, int64_t a_tile, const real *b, real *c)
 {
     tile_common u = *t; /* so that it can live in registers */
 #define ROWS(r)                                                                                                        \
     case r:                                                                                                            \
         if (r <= max)                                                                                                  \
-            for (; count > 0; count--, a += a_tile, c += r * u.ldc, u.ahead += packed ? u.k * AHEAD_STEP : 0)          \
-                tile(r, vecs, last, b_padded, packed, &u, a, b, c);                                                    \
+            for (; count > 0; count--, a += a_tile, c += r * u.ldc, u.ahead += lies != ANY ? u.k * AHEAD_STEP : 0)     \
+                tile(r, vecs, last, b_padded, lies, &u, a, b, c);                                                      \
         break;
     switch (rows) {
         ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6) ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12) ROWS(13) ROWS(14)
@@ -86,13 +89,14 @@ _Static_assert(NR == 2 * VL || NR == 3 * VL, "tiles knows tiles of 3, 2 and 1 ve
 static void tiles(int64_t count, int rows, int64_t n, const tile_common *t, const real *a, int64_t a_tile,
                   const real *b, real *c)
 {
-    if (n == NR && t->ahead) tiles_of(MR, count, rows, NRV, VL, 1, 1, t, a, a_tile, b, c);
-    else if (n == NR) tiles_of(MR, count, rows, NRV, VL, 1, 0, t, a, a_tile, b, c);
-    else if (n == 2 * VL) tiles_of(NARROW, count, rows, 2, VL, 1, 0, t, a, a_tile, b, c);
-    else if (n > VL && t->b_padded) tiles_of(NARROW, count, rows, 2, n - VL, 1, 0, t, a, a_tile, b, c);
-    else if (n > VL) tiles_of(NARROW, count, rows, 2, n - VL, 0, 0, t, a, a_tile, b, c);
-    else if (t->b_padded) tiles_of(NARROW, count, rows, 1, n, 1, 0, t, a, a_tile, b, c);
-    else tiles_of(NARROW, count, rows, 1, n, 0, 0, t, a, a_tile, b, c);
+    if (n == NR && t->ahead && t->csa == 1) tiles_of(MR, count, rows, NRV, VL, 1, ROWS, t, a, a_tile, b, c);
+    else if (n == NR && t->ahead) tiles_of(MR, count, rows, NRV, VL, 1, PANELS, t, a, a_tile, b, c);
+    else if (n == NR) tiles_of(MR, count, rows, NRV, VL, 1, ANY, t, a, a_tile, b, c);
+    else if (n == 2 * VL) tiles_of(NARROW, count, rows, 2, VL, 1, ANY, t, a, a_tile, b, c);
+    else if (n > VL && t->b_padded) tiles_of(NARROW, count, rows, 2, n - VL, 1, ANY, t, a, a_tile, b, c);
+    else if (n > VL) tiles_of(NARROW, count, rows, 2, n - VL, 0, ANY, t, a, a_tile, b, c);
+    else if (t->b_padded) tiles_of(NARROW, count, rows, 1, n, 1, ANY, t, a, a_tile, b, c);
+    else tiles_of(NARROW, count, rows, 1, n, 0, ANY, t, a, a_tile, b, c);
 }
 
 /* The first n lanes, or all of them, by a constant where the caller knows it. */
@@ -148,8 +152,8 @@ static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t 
         return;
     }
     if (m <= 2 && !b_packed) {
-        for (; m == 1 && n - j >= 8 * VL; j += 8 * VL) tile(1, 8, VL, 1, 0, &t, a, b + j, c + j);
-        for (; n - j >= 4 * VL; j += 4 * VL) tiles_of(2, 1, (int)m, 4, VL, 1, 0, &t, a, 0, b + j, c + j);
+        for (; m == 1 && n - j >= 8 * VL; j += 8 * VL) tile(1, 8, VL, 1, ANY, &t, a, b + j, c + j);
+        for (; n - j >= 4 * VL; j += 4 * VL) tiles_of(2, 1, (int)m, 4, VL, 1, ANY, &t, a, 0, b + j, c + j);
     }
     for (int64_t nj, panel = 0, done = 0; j < n; j += nj, done += nj) { /* `done` of the panel's columns */
         if (done == panel) panel = panel_columns(n - j), done = 0;
@@ -157,7 +161,7 @@ static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t 
         if (nj < NR && nj > 2 * VL) nj = 2 * VL; /* what is left of the panel has its own tiles */
         if (b_packed) t.rsb = panel;
         const real *bj = b_packed ? b + (j - done) * k + done : b + j; /* B(:, j:j+nj) */
-        t.ahead = a_packed && b_packed ? bj + NR * k : NULL;
+        t.ahead = b_packed && (a_packed || csa == 1) ? bj + NR * k : NULL;
         /* The first `longer` of the tiles have even + 1 rows, the others even. */
         const int64_t max = nj < NR && !a_packed ? NARROW : MR, count = (m + max - 1) / max;
         const int64_t even = m / count, longer = m % count, a_tile = a_packed ? k * MR : even * rsa;
