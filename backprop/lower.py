@@ -2,7 +2,8 @@
 
 Every node that is not elementwise opens a *group*, which becomes one instruction. An elementwise node joins the group of the
 latest of its inputs where that group runs over the same region; so chains hang on the matrix product or the reduction
-beside them, and an optimiser's update hangs on the product that makes its gradient. Groups run in the order of their
+beside them, and an optimiser's update hangs on the product that makes its gradient; of a wide product it is a map right behind
+it, for three arrays stream well in whole rows, not in the pieces of rows that such a product hands over. Groups run in the order of their
 position, and a node joins only where all it reads is made at or before that position: no cycle can arise.
 
 A second pass *sinks* elementwise nodes that only one later group reads, where that saves a buffer: the derivative
@@ -256,6 +257,7 @@ def _expressible(nodes):
 
 # ---------------------------------------------------------------- groups
 
+_WHOLE_ROWS = 512  # columns up to which a product hands whole rows to what hangs on it (NC of csrc/matmul.c), else pieces
 _NEAR = 32  # nodes that float, or sink, together: keeps long chains from being walked again for each of their nodes
 
 class _Grouping:
@@ -264,6 +266,7 @@ class _Grouping:
         self.group: dict[Tensor, Group] = {}
         self.groups: list[Group] = []
         self.readers: dict[Group, dict[Group, None]] = {}  # maps that read what is made in a group
+        self.after: dict[Group, Group] = {}  # of a wide product: where its updates go
         self.barrier = None
         self.users: dict[Tensor, list[Tensor]] = {}
         for t in [*nodes, *(t for g in updates for t in (g.anchor, *g.members))]:
@@ -324,12 +327,17 @@ class _Grouping:
         g = Group(len(self.groups), anchor=t)
         if t.op.kind == "matmul":
             g.rows, g.cols = t.shape
+            if self.fuse and isinstance(g.cols, int) and g.cols > _WHOLE_ROWS:
+                after = self.after[g] = Group(len(self.groups) + 1, rows=g.rows, cols=g.cols)
+                self.readers[g] = {after: None}
         elif t.op.kind == "reduce":
             x, a = t.inputs[0], t.attrs
             outer, inner = dim_size(x.shape[:a["start"]]), dim_size(x.shape[a["stop"]:])
             g.rows, g.cols = (1, outer) if inner == 1 else (outer, inner)
         self.groups.append(g)
         self.group[t] = g
+        if g in self.after:
+            self.groups.append(self.after[g])
         return g
 
     def _floats(self, tensors):
@@ -412,8 +420,9 @@ class _Grouping:
         return all(self.group.get(root(x)) is not g or dim_size(x.shape) == dim_size(t.shape) for x in t.inputs)
 
     def _may_store(self, t, target, g, floats):
-        """Nothing in the group reads `target` but elementwise, at the element that is written."""
-        if g.anchor is not None and any(root(x) is target for x in g.anchor.inputs):
+        """Nothing in the group reads `target` but elementwise, at the element that is written; and updates of wide products, which
+        stream several arrays, go behind them."""
+        if g in self.after or (g.anchor is not None and any(root(x) is target for x in g.anchor.inputs)):
             return False
         return all(dim_size(x.shape) == dim_size(m.shape) for m in [*g.members, *floats, t]
                    for x in m.inputs if root(x) is target)
