@@ -250,7 +250,7 @@ def kernel_matmul(isa, a, b, out, bint trans_a=False, bint trans_b=False, int th
         size = bp_gemm_bf16_scratch(kernels, on, g.m, g.n, g.k, threads)
     else:
         size = bp_gemm_scratch(kernels, g.m, g.n, g.k, threads)
-    cdef void *block = PyMem_Calloc(size + 64, 1)
+    cdef void *block = PyMem_Malloc(size + 64)
     if block == NULL:
         raise MemoryError
     cdef void *scratch = <void *>((<uintptr_t>block + 63) & ~<uintptr_t>63)
