@@ -21,6 +21,8 @@ CSRC = Path("csrc")
 C_FLAGS = ["-std=c11", "-O3", "-g0", "-fvisibility=hidden", "-pthread"]
 C_FLAGS += ["-fno-fast-math", "-ffp-contract=off", "-fno-math-errno"]
 LINK_FLAGS = ["-pthread", "-fno-fast-math"]
+# Python's own flags have signed numbers wrap around, for its sake and Cython's; the kernels' addresses are simpler where they do not.
+CSRC_FLAGS = [*C_FLAGS, "-fno-wrapv"]
 
 # csrc/isa_<set>.c by target, with the flags of that set alone. -DBP_HAVE_<SET> tells cpu.c what there is.
 SETS = {
@@ -93,7 +95,7 @@ class BuildExt(build_ext):
 
     def compile_object(self, source: Path, target: Path, flags: list[str]) -> Path:
         """Compiles `source`, unless `target` was made by the same command from no older files."""
-        command = [*self.compiler.compiler_so, "-c", str(source), "-o", str(target), *C_FLAGS, *flags]
+        command = [*self.compiler.compiler_so, "-c", str(source), "-o", str(target), *CSRC_FLAGS, *flags]
         record = target.with_suffix(".cmd")
         # Any header may be included by any source: one rule that is never wrong is worth the few seconds it costs.
         newest = max(path.stat().st_mtime for path in [source, *CSRC.rglob("*.h"), *CSRC.rglob("*.def")])
