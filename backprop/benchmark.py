@@ -274,17 +274,22 @@ def compare(runs, seconds, threads=1):
     return {name: statistics.median(t) for name, t in times.items()}, ratios, len(own)
 
 
-def peak(bits=32, threads=1, rounds=300_000):
-    """Floating-point operations a second of fused multiply-adds in registers: the best of 20 on one core, times `threads`. With 16
-    bits those of bfloat16, 0 where the processor has no instructions for them."""
-    isa, best = _core.isa_current(), 0.0
-    if bits == 16 and not _core.kernel_tiles(isa):
-        return best
-    for _ in range(20):
-        start = time.perf_counter()
-        flops = _core.kernel_fma_peak(isa, bits, rounds)
-        best = max(best, flops / (time.perf_counter() - start))
-    return best * threads
+class Peak:
+    """A stretch of fused multiply-adds in registers on one core, as a run of `compare`; its steps are floating-point operations, so a
+    share of the peak is ``flops * ratio``, of the clock that the other runs had.
+
+    Attributes
+    ----------
+    bits : int
+        16 for bfloat16; `steps` is 0 where the processor has no instructions for it.
+    """
+
+    def __init__(self, bits=32, rounds=300_000):
+        self.isa, self.bits, self.rounds = _core.isa_current(), bits, rounds
+        self.steps = self() if bits != 16 or _core.kernel_tiles(self.isa) else 0.0
+
+    def __call__(self):
+        return _core.kernel_fma_peak(self.isa, self.bits, self.rounds)
 
 
 def environment(threads):
@@ -353,19 +358,19 @@ def _report(step, peers, threads, seconds):
             runs[name] = ByHand(step) if name == "numpy" else Torch(step)
         except ImportError:
             notes.append(f"{name} is not installed: left out")
-    top = peak(threads=threads)
+    runs["peak"] = Peak()
     try:
         medians, ratios, rounds = compare(runs, seconds, threads)
         parts = profile(own, x, y)
     except NonFiniteError as e:
         raise ValueError(f"the loss did not stay finite: {e}") from e
-    speed = step.flops / medians["backprop"]
+    speed, top = step.flops / medians["backprop"], threads / medians.pop("peak")
     lines = [f"{step.name}, Adam, float32; {_core.isa_current()} instructions, {threads} thread{'s' * (threads != 1)}; "
              f"medians of {rounds} bursts in turns", "",
              f"{'':12}{'microseconds':>14}{'ours is faster':>17}"]
     lines += [f"{name:12}{s * 1e6:14.1f}" + ("" if name == "backprop" else f"{ratios[name]:16.2f}x") for name, s in medians.items()]
     lines += notes
     lines += ["", f"{speed / 1e9:.1f} GFLOP/s in matrix products, {speed / top:.0%} of the {top / 1e9:.1f} that fused multiply-adds in "
-              "registers reach here and now", "phases: " + ", ".join(
+              "registers reach in turns with them", "phases: " + ", ".join(
                   f"{k} {s * 1e6:.1f}" for k, s in parts.phases().items()) + " microseconds", "", str(parts)]
     return "\n".join(lines)

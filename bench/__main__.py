@@ -1,7 +1,8 @@
 """The benchmark's table: ``python bench [--threads 1] [--seconds 4] [--peers torch,jax] [--only 784] [--json FILE] [--picture FILE]``.
 
 Every workload runs in one process: the peers take turns, a short burst each, and a ratio is the median of the ratios of neighbouring
-bursts, so that a slow moment of the machine strikes all alike. One thread means one processor, the same for all. A figure is only
+bursts, so that a slow moment of the machine strikes all alike. The peak, of fused multiply-adds in registers, takes its turns with
+them: processors lower their clock under such work. One thread means one processor, the same for all. A figure is only
 as good as its ratio; absolute times differ from machine to machine. `workloads` says how each peer is set.
 """
 
@@ -67,10 +68,9 @@ def main(argv=None):
     isa = _core.isa_current()
     found = {"backprop": bp.__version__, **versions()}
     print(f"{platform.machine()}, {isa}, {args.threads} thread(s); " + ", ".join(f"{k} {v}" for k, v in found.items()))
-    peaks = {bits: benchmark.peak(bits, args.threads) for bits in (16, 32, 64)}
-    print(f"peak of fused multiply-adds in registers, measured now: {peaks[32] / 1e9:.1f} GFLOP/s in float32, "
-          f"{peaks[64] / 1e9:.1f} in float64" + (f", {peaks[16] / 1e9:.1f} in bfloat16" if peaks[16] else ""))
-    print("microseconds, and how many times faster ours is; GFLOP/s and share of the peak are ours\n")
+    peaks = {bits: benchmark.Peak(bits) for bits in (16, 32, 64)}
+    print("microseconds, and how many times faster ours is; GFLOP/s are ours, and their share of what fused multiply-adds in registers "
+          "reach in turns with the steps\n")
     print(f"{'training step with Adam, unless said':48}{'backprop':>10}{'GFLOP/s':>9}{'of peak':>8}" + "".join(f"{p:>18}" for p in names))
     results, notes = [], {}
     for load in workloads.WORKLOADS:
@@ -83,18 +83,21 @@ def main(argv=None):
                     runs[peer] = load.make(peer)
                 except workloads.LeftOut as e:
                     notes.setdefault((peer, str(e)), []).append(load.name)
+        bf16 = "ours-bf16" in runs and peaks[16].steps > 0
+        runs |= {"peak": peaks[load.bits]} | ({"peak-bf16": peaks[16]} if bf16 else {})
         medians, ratios, rounds = benchmark.compare(runs, args.seconds, args.threads)
+        peak, peak_bf16 = (args.threads / medians.pop(p) if p in medians else 0.0 for p in ("peak", "peak-bf16"))
         own = medians["backprop"]
-        speed, peak = load.flops / own, peaks[load.bits]
+        speed = load.flops / own
         cells = [f"{medians[p] * 1e6:.1f} ({ratios[p]:.2f}x)" if p in medians else "-" for p in names]
         print(f"{load.name:48}{own * 1e6:10.1f}{speed / 1e9:9.1f}{speed / peak:8.0%}" + "".join(f"{c:>18}" for c in cells), flush=True)
         results.append({"workload": load.name, "microseconds": {p: m * 1e6 for p, m in medians.items()},
-                        "ratio": {p: r for p, r in ratios.items() if p != "backprop"}, "gflops": speed / 1e9, "peak": peak / 1e9,
+                        "ratio": {p: ratios[p] for p in medians if p != "backprop"}, "gflops": speed / 1e9, "peak": peak / 1e9,
                         "bursts": rounds})
         if "ours-bf16" in medians:
             speed = load.flops / medians["ours-bf16"]
-            results[-1] |= {"gflops_bf16": speed / 1e9, "peak_bf16": peaks[16] / 1e9}
-            print(f"{'  in bfloat16':48}{medians['ours-bf16'] * 1e6:10.1f}{speed / 1e9:9.1f}" + (f"{speed / peaks[16]:8.0%}" if peaks[16] else ""))
+            results[-1] |= {"gflops_bf16": speed / 1e9, "peak_bf16": peak_bf16 / 1e9}
+            print(f"{'  in bfloat16':48}{medians['ours-bf16'] * 1e6:10.1f}{speed / 1e9:9.1f}" + (f"{speed / peak_bf16:8.0%}" if bf16 else ""))
         runs.clear()
     for (peer, why), where in notes.items():
         print(f"left out: {peer} of {len(where)} workload{'s' * (len(where) != 1)}: {why}")
