@@ -61,12 +61,14 @@ INLINE vec exp_poly(vec r)
     p = horner(p, r, 0x1.fffff6p-1); p = horner(p, r, 1);
     return p;
 }
-/* e^r - 1 = r + r^2 P(r), |r| <= ln 2 / 2: degree 4, error 2^-26.2. */
-INLINE vec expm1_poly(vec r)
+/* (e^(q r) - 1) / q for a constant q, a power of two, which changes no bit; e^r - 1 = r + r^2 P(r), |r| <= ln 2 / 2: degree 4,
+ * error 2^-26.2. */
+INLINE vec expm1_poly(vec r, const double q)
 {
-    vec p = v_const(0x1.6bebe0p-10);
-    p = horner(p, r, 0x1.1227b0p-7); p = horner(p, r, 0x1.555674p-5); p = horner(p, r, 0x1.5554b0p-3);
-    p = horner(p, r, 0x1.fffffep-2);
+    const double q2 = q * q, q4 = q2 * q2;
+    vec p = v_const(0x1.6bebe0p-10 * q4 * q);
+    p = horner(p, r, 0x1.1227b0p-7 * q4); p = horner(p, r, 0x1.555674p-5 * q2 * q); p = horner(p, r, 0x1.5554b0p-3 * q2);
+    p = horner(p, r, 0x1.fffffep-2 * q);
     return v_fma(v_mul(r, r), p, r);
 }
 /* erf x = x P(x^2), |x| <= 1: degree 5, error 2^-24.6. */
@@ -114,15 +116,16 @@ INLINE vec exp_poly(vec r)
     p = horner(p, r, 1);
     return p;
 }
-/* e^r - 1 = r + r^2 P(r), |r| <= ln 2 / 2: degree 9, error 2^-55.6. */
-INLINE vec expm1_poly(vec r)
+/* (e^(q r) - 1) / q, as above; e^r - 1 = r + r^2 P(r), |r| <= ln 2 / 2: degree 9, error 2^-55.6. */
+INLINE vec expm1_poly(vec r, const double q)
 {
-    vec p = v_const(0x1.ae6bbe528368bp-26);
-    p = horner(p, r, 0x1.28a206e130289p-22); p = horner(p, r, 0x1.71de881a85a98p-19);
-    p = horner(p, r, 0x1.a019a74a187c9p-16); p = horner(p, r, 0x1.a01a0174ff2bbp-13);
-    p = horner(p, r, 0x1.6c16c17ee74a3p-10); p = horner(p, r, 0x1.1111111119007p-7);
-    p = horner(p, r, 0x1.555555555228ep-5); p = horner(p, r, 0x1.5555555555539p-3);
-    p = horner(p, r, 0x1.0000000000005p-1);
+    const double q2 = q * q, q4 = q2 * q2, q8 = q4 * q4;
+    vec p = v_const(0x1.ae6bbe528368bp-26 * q8 * q2);
+    p = horner(p, r, 0x1.28a206e130289p-22 * q8 * q); p = horner(p, r, 0x1.71de881a85a98p-19 * q8);
+    p = horner(p, r, 0x1.a019a74a187c9p-16 * q4 * q2 * q); p = horner(p, r, 0x1.a01a0174ff2bbp-13 * q4 * q2);
+    p = horner(p, r, 0x1.6c16c17ee74a3p-10 * q4 * q); p = horner(p, r, 0x1.1111111119007p-7 * q4);
+    p = horner(p, r, 0x1.555555555228ep-5 * q2 * q); p = horner(p, r, 0x1.5555555555539p-3 * q2);
+    p = horner(p, r, 0x1.0000000000005p-1 * q);
     return v_fma(v_mul(r, r), p, r);
 }
 /* erf x = x P(x^2), |x| <= 1: degree 12, error 2^-62.7. */
@@ -200,7 +203,7 @@ INLINE vec v_exp(vec x)
 INLINE vec v_logistic(vec x)
 {
     ivec bits;
-    vec r = reduce_ln2(v_at_least(v_neg(v_abs(x)), v_const(EXP_MIN)), 2 * BIAS, &bits);
+    vec r = reduce_ln2(v_at_least(v_or(x, v_const(-0.0)), v_const(EXP_MIN)), 2 * BIAS, &bits);
     vec z = scale(exp_poly(r), bits), one = v_const(1);
     return v_div(v_select(v_lt(x, v_zero()), z, one), v_add(one, z));
 }
@@ -210,18 +213,18 @@ INLINE vec v_expm1(vec x)
 {
     ivec bits;
     vec r = reduce_ln2(v_at_most(v_at_least(x, v_const(EXPM1_MIN)), v_const(EXP_MAX)), BIAS - 1, &bits);
-    vec s = exponent(bits), half = v_fma(s, expm1_poly(r), v_sub(s, v_const(0.5)));
+    vec s = exponent(bits), half = v_fma(s, expm1_poly(r, 1), v_sub(s, v_const(0.5)));
     return v_select(v_lt(v_abs(x), v_const(LINEAR)), x, v_add(half, half));
 }
-/* tanh |x| = -E / (E + 2), E = e^(-2|x|) - 1. Here r may carry the rounding error of ln 2: for n < 0 it counts against
- * E < -0.29 and weighs 2^n. */
+/* tanh |x| = -E / (E + 1), E = (e^(-2|x|) - 1) / 2 = (2^n e^(2r) - 1) / 2 for -|x| = n ln 2 / 2 + r. Here r may carry the rounding
+ * error of ln 2: for n < 0 it counts against E < -0.14 and weighs 2^n. */
 INLINE vec v_tanh(vec x)
 {
-    vec y = v_at_least(v_mul(v_abs(x), v_const(-2)), v_const(EXPM1_MIN));
-    vec shifted = v_const(ROUNDER + BIAS), t = v_fma(y, v_const(LOG2_E), shifted), n = v_sub(t, shifted);
-    vec r = v_fma(n, v_const(-LN2), y), s = exponent(v_as_int(t)), one = v_const(1);
-    vec e = v_fma(s, expm1_poly(r), v_sub(s, one));
-    return v_or(v_abs(v_div(e, v_add(e, v_const(2)))), v_sign_bit(x));
+    vec y = v_at_least(v_or(x, v_const(-0.0)), v_const(EXPM1_MIN / 2));
+    vec shifted = v_const(ROUNDER + BIAS), t = v_fma(y, v_const(2 * LOG2_E), shifted), n = v_sub(t, shifted);
+    vec r = v_fma(n, v_const(-LN2 / 2), y), s = exponent(v_as_int(t));
+    vec e = v_fma(s, expm1_poly(r, 2), v_fma(s, v_const(0.5), v_const(-0.5)));
+    return v_copysign(v_div(e, v_add(e, v_const(1))), x);
 }
 /* |x| < 1: x P(x^2). Else 1 - e^L(|x|), L = log erfc: an error of erfc counts for a fifth of itself, or less. */
 INLINE vec v_erf(vec x)
@@ -231,7 +234,7 @@ INLINE vec v_erf(vec x)
     vec r = reduce_ln2(log_erfc_poly(v_at_most(size, v_const(ERF_MAX))), BIAS, &bits);
     vec large = v_sub(one, v_mul(exp_poly(r), exponent(bits)));
     vec small = v_mul(size, erf_poly(v_mul(x, x)));
-    return v_or(v_select(v_lt(size, one), small, large), v_sign_bit(x));
+    return v_copysign(v_select(v_lt(size, one), small, large), x);
 }
 
 /* ------------------------------------------------------------------ log and what is made of it */

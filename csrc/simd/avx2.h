@@ -8,6 +8,7 @@
  *   v_max(a, b)        a > b or a is NaN ? a : b      (so NaN in either gives NaN; of two equal, b)
  *   v_select(m, a, b)  m ? a : b
  *   v_at_least(a, c)   a < c ? c : a, for a constant c that is not 0 (NaN stays NaN); v_at_most likewise
+ *   v_copysign(a, b)   a with the sign of b
  *   v_mul_error(a, b, p)   a b - p, exactly, for p = v_mul(a, b)
  *   v_rint             the nearest integer, of two the even one; keeps the sign of zero
  *   v_transpose(r)     r[i] lane j <-> r[j] lane i, for VL registers r[0..VL)
@@ -204,3 +205,8 @@ INLINE void i_store(uint_ *p, ivec x) { _mm256_storeu_si256((__m256i *)p, x); }
 INLINE ivec i_and(ivec a, ivec b) { return _mm256_and_si256(a, b); }
 INLINE ivec i_or(ivec a, ivec b) { return _mm256_or_si256(a, b); }
 INLINE ivec i_xor(ivec a, ivec b) { return _mm256_xor_si256(a, b); }
+INLINE vec v_copysign(vec a, vec b)
+{
+    ivec sign = v_as_int(v_set1((real)-0.0));
+    return i_as_vec(i_or(_mm256_andnot_si256(sign, v_as_int(a)), i_and(sign, v_as_int(b))));
+}

@@ -201,3 +201,7 @@ INLINE void i_store(uint_ *p, ivec x) { _mm512_storeu_si512(p, x); }
 INLINE ivec i_and(ivec a, ivec b) { return _mm512_and_si512(a, b); }
 INLINE ivec i_or(ivec a, ivec b) { return _mm512_or_si512(a, b); }
 INLINE ivec i_xor(ivec a, ivec b) { return _mm512_xor_si512(a, b); }
+INLINE vec v_copysign(vec a, vec b) /* sign ? b : a, bit by bit */
+{
+    return i_as_vec(_mm512_ternarylogic_epi32(v_as_int(a), v_as_int(b), v_as_int(v_set1((real)-0.0)), 0xd8));
+}

@@ -104,6 +104,11 @@ INLINE ivec i_sub(ivec a, ivec b) { return a - b; }
 INLINE ivec i_and(ivec a, ivec b) { return a & b; }
 INLINE ivec i_or(ivec a, ivec b) { return a | b; }
 INLINE ivec i_xor(ivec a, ivec b) { return a ^ b; }
+INLINE vec v_copysign(vec a, vec b)
+{
+    ivec sign = v_as_int(v_set1((real)-0.0));
+    return i_as_vec((v_as_int(a) & ~sign) | (v_as_int(b) & sign));
+}
 INLINE ivec i_shl(ivec a, int n) { return a << n; }
 INLINE ivec i_shr(ivec a, int n) { return a >> n; }
 INLINE ivec i_load(const uint_ *p)
