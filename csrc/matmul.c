@@ -31,7 +31,8 @@ enum {
     PACK_B_ROWS = 48,
     PACK_B_BYTES = 96 << 10,
     /* A tile of 3 vectors reads B at the pace of L2 in any case, and has few rows: B is read as it is up to more rows where its own are
-     * no more than a page apart. Others pack A row by row where the rows meet in the same sets of L1 and many columns use the copy. */
+     * no more than a page apart; on one thread, for the blocks of several are low and each of them reads B. Others pack A row by row
+     * where the rows meet in the same sets of L1 and many columns use the copy. */
     PACK_NEAR_ROWS = 257,
     PACK_NEAR_STRIDE = 4 << 10,
     PACK_ROWS_COLUMNS = 512,
@@ -112,7 +113,7 @@ static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, v
     const int wide = t->nr == 3 * t->lanes;
     s.pack_a = s.g.rsa == 1 ? m > 1 && n >= PACK_A_COLUMNS && s.g.csa * t->real_bytes >= PACK_A_STRIDE
                             : !wide && m >= PACK_B_ROWS && n >= PACK_ROWS_COLUMNS && s.g.rsa * t->real_bytes >= PACK_ROWS_STRIDE;
-    const int near = wide && !s.pack_a && s.g.rsb * t->real_bytes <= PACK_NEAR_STRIDE; /* a packed A likes a packed B */
+    const int near = wide && threads == 1 && !s.pack_a && s.g.rsb * t->real_bytes <= PACK_NEAR_STRIDE; /* a packed A likes a packed B */
     if (s.swapped || s.b_transposed) s.pack_b = 0;
     else s.pack_b = s.g.csb != 1 || (m >= (near ? PACK_NEAR_ROWS : PACK_B_ROWS) && kc * s.g.rsb * t->real_bytes > PACK_B_BYTES);
     s.keep_b = s.pack_b && s.blocks_m >= 2 * threads && round_up(s.nc, t->nr) * k * t->real_bytes <= KEEP_BYTES;
