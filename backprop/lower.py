@@ -327,7 +327,7 @@ class _Grouping:
         g = Group(len(self.groups), anchor=t)
         if t.op.kind == "matmul":
             g.rows, g.cols = t.shape
-            if self.fuse and isinstance(g.cols, int) and g.cols > _WHOLE_ROWS:
+            if self.fuse and g.cols > _WHOLE_ROWS:
                 after = self.after[g] = Group(len(self.groups) + 1, rows=g.rows, cols=g.cols)
                 self.readers[g] = {after: None}
         elif t.op.kind == "reduce":

@@ -47,9 +47,9 @@ struct bp_kernels {
 
     int mr, nr;                                 /* the block kernel's register tile */
     bp_block_fn block;
-    /* Panels for the block kernel, padded with zeros. pack_b: b[p*rsb + j*csb], k x n -> panels of nr columns, each
-     * [k][nr], the last ones [k][fewer] where the kernel likes that better. pack_a: a[i*rsa + p*csa], m x k -> ceil(m / mr) panels, each [k][mr], with the m rows spread over
-     * them as evenly as they go. */
+    /* Panels for the block kernel, padded with zeros. pack_b: b[p*rsb + j*csb], k x n -> panels of nr columns, each [k][nr], the
+     * last ones [k][fewer] where the kernel likes that better. pack_a: a[i*rsa + p*csa], m x k -> ceil(m / mr) panels, each
+     * [k][mr], with the m rows spread over them as evenly as they go. */
     void (*pack_a)(int64_t m, int64_t k, const void *a, int64_t rsa, int64_t csa, void *dst);
     void (*pack_b)(int64_t k, int64_t n, const void *b, int64_t rsb, int64_t csb, void *dst);
     /* dst[i] = src[i] rounded to bfloat16, to nearest, ties to even, as a float: an 8-bit significand. Denormals become zeros

@@ -92,7 +92,7 @@ static void tiles(int64_t count, int rows, int64_t n, const tile_common *t, cons
     if (n == NR && t->ahead && t->csa == 1) tiles_of(MR, count, rows, NRV, VL, 1, ROWS, t, a, a_tile, b, c);
     else if (n == NR && t->ahead) tiles_of(MR, count, rows, NRV, VL, 1, PANELS, t, a, a_tile, b, c);
     else if (n == NR) tiles_of(MR, count, rows, NRV, VL, 1, ANY, t, a, a_tile, b, c);
-    else if (n == 2 * VL) tiles_of(NARROW, count, rows, 2, VL, 1, ANY, t, a, a_tile, b, c);
+    else if (NRV > 2 && n == 2 * VL) tiles_of(NARROW, count, rows, 2, VL, 1, ANY, t, a, a_tile, b, c);
     else if (n > VL && t->b_padded) tiles_of(NARROW, count, rows, 2, n - VL, 1, ANY, t, a, a_tile, b, c);
     else if (n > VL) tiles_of(NARROW, count, rows, 2, n - VL, 0, ANY, t, a, a_tile, b, c);
     else if (t->b_padded) tiles_of(NARROW, count, rows, 1, n, 1, ANY, t, a, a_tile, b, c);
@@ -192,15 +192,6 @@ INLINE void pack_panel(const int width, int64_t lines, int64_t k, int cut, const
                 else v_store(dst + v, x);
             }
         }
-#ifdef V_TRANSPOSE_HALF
-    else if (step == 1 && width == 8 && lines == 8 && k % VL == 0)
-        for (int64_t p = 0; p < k; p += VL, dst += 8 * VL) {
-            vec r[8];
-            UNROLL for (int i = 0; i < 8; i++) r[i] = v_load(src + i * line + p);
-            v_transpose_half(r);
-            UNROLL for (int i = 0; i < 8; i++) v_store(dst + i * VL, r[i]);
-        }
-#endif
     else if (step == 1) /* the last vector's lines first, for they spill */
         for (int v = last; v >= 0; v -= VL) {
             const real *from = src + v * line; /* r: from[i*line + p + q] is lane q of line i, then lane i of step q */

@@ -107,19 +107,6 @@ INLINE void v_transpose(vec r[16])
     v_transpose_quarters(r + 2, r + 6, r + 10, r + 14);
     v_transpose_quarters(r + 3, r + 7, r + 11, r + 15);
 }
-/* 16 steps of 8 lines, r[line], to lines within steps: r[i] is steps 2 i and 2 i + 1. */
-#define V_TRANSPOSE_HALF
-INLINE void v_transpose_half(vec r[8])
-{
-    vec a[8]; /* quarter q of a[i], i < 4: step 4 q + i of lines 0-3, of a[4 + i]: of lines 4-7 */
-    for (int i = 0; i < 8; i++) a[i] = r[i];
-    v_transpose_within(a);
-    v_transpose_within(a + 4);
-    v_transpose_quarters(a, a + 4, a + 1, a + 5); /* now a[0], a[4], a[1], a[5] are steps 4 q and 4 q + 1, q = 0 to 3 */
-    v_transpose_quarters(a + 2, a + 6, a + 3, a + 7);
-    r[0] = a[0], r[1] = a[2], r[2] = a[4], r[3] = a[6];
-    r[4] = a[1], r[5] = a[3], r[6] = a[5], r[7] = a[7];
-}
 #else
 typedef double real;
 typedef int64_t sint;
