@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .errors import ShapeError
-from .graph import BATCH, FLOATS, Operation, Tensor, apply, broadcast, common_dtype, format_shape, register
+from .graph import BATCH, Operation, Tensor, apply, broadcast, common_dtype, format_shape, register
 from .ops import _tensors
 
 __all__ = ["UserOperation", "operation"]

@@ -10,8 +10,6 @@ import os
 import sys
 import zlib
 
-import numpy as np
-
 from . import _core
 from .errors import FileFormatError
 from .files import atomic_write
