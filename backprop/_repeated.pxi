@@ -11,23 +11,20 @@ cdef bint same_shape(const Py_buffer *view, tuple shape, int first=0) except -1:
     return True
 
 
+cdef bint finite_numbers(const floating *x, int64_t n) noexcept:
+    cdef double a = 0, b = 0, c = 0, d = 0  # sums of x 0, which is NaN where x is either; four, for each waits for itself
+    cdef int64_t i
+    for i in range(0, n - 3, 4):
+        a, b, c, d = a + x[i] * 0, b + x[i + 1] * 0, c + x[i + 2] * 0, d + x[i + 3] * 0
+    for i in range(n - n % 4, n):
+        a += x[i] * 0
+    return a + b + c + d == 0
+
+
 cdef bint all_finite(const Py_buffer *view) noexcept:
     """Whether no number of a contiguous view of floats is NaN or infinite."""
-    cdef const double *d = <const double *>view.buf
-    cdef const float *f = <const float *>view.buf
-    cdef int64_t i, n = view.len // view.itemsize
-    cdef double a = 0, b = 0, c = 0, e = 0  # sums of x 0, which is NaN where x is either; four, for each waits for itself
-    if view.itemsize == 8:
-        for i in range(0, n - 3, 4):
-            a, b, c, e = a + d[i] * 0, b + d[i + 1] * 0, c + d[i + 2] * 0, e + d[i + 3] * 0
-        for i in range(n - n % 4, n):
-            a += d[i] * 0
-    else:
-        for i in range(0, n - 3, 4):
-            a, b, c, e = a + f[i] * 0, b + f[i + 1] * 0, c + f[i + 2] * 0, e + f[i + 3] * 0
-        for i in range(n - n % 4, n):
-            a += f[i] * 0
-    return a + b + c + e == 0
+    cdef int64_t n = view.len // view.itemsize
+    return finite_numbers(<const double *>view.buf, n) if view.itemsize == 8 else finite_numbers(<const float *>view.buf, n)
 
 
 cdef class Feeds:

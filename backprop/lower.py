@@ -3,8 +3,8 @@
 Every node that is not elementwise opens a *group*, which becomes one instruction. An elementwise node joins the group of the
 latest of its inputs where that group runs over the same region; so chains hang on the matrix product or the reduction
 beside them, and an optimiser's update hangs on the product that makes its gradient; of a wide product it is a map right behind
-it, for three arrays stream well in whole rows, not in the pieces of rows that such a product hands over. Groups run in the order of their
-position, and a node joins only where all it reads is made at or before that position: no cycle can arise.
+it, for three arrays stream well in whole rows, not in the pieces of rows that such a product hands over. Groups run in the
+order of their position, and a node joins only where all it reads is made at or before that position: no cycle can arise.
 
 A second pass *sinks* elementwise nodes that only one later group reads, where that saves a buffer: the derivative
 ``1 - y^2`` is then computed beside the product of the backward pass, and only `y` is kept.
@@ -260,13 +260,17 @@ def _expressible(nodes):
 _WHOLE_ROWS = 512  # columns up to which a product hands whole rows to what hangs on it (NC of csrc/matmul.c), else pieces
 _NEAR = 32  # nodes that float, or sink, together: keeps long chains from being walked again for each of their nodes
 
+
+def _hands_over_pieces(g):
+    return g.anchor.op.kind == "matmul" and g.cols > _WHOLE_ROWS
+
+
 class _Grouping:
     def __init__(self, nodes, homes, checks, late, merged, fuse, updates):
         self.homes, self.late, self.fuse = homes, late, fuse
         self.group: dict[Tensor, Group] = {}
         self.groups: list[Group] = []
         self.readers: dict[Group, dict[Group, None]] = {}  # maps that read what is made in a group
-        self.after: dict[Group, Group] = {}  # of a wide product: where its updates go
         self.barrier = None
         self.users: dict[Tensor, list[Tensor]] = {}
         for t in [*nodes, *(t for g in updates for t in (g.anchor, *g.members))]:
@@ -327,17 +331,16 @@ class _Grouping:
         g = Group(len(self.groups), anchor=t)
         if t.op.kind == "matmul":
             g.rows, g.cols = t.shape
-            if self.fuse and g.cols > _WHOLE_ROWS:
-                after = self.after[g] = Group(len(self.groups) + 1, rows=g.rows, cols=g.cols)
-                self.readers[g] = {after: None}
         elif t.op.kind == "reduce":
             x, a = t.inputs[0], t.attrs
             outer, inner = dim_size(x.shape[:a["start"]]), dim_size(x.shape[a["stop"]:])
             g.rows, g.cols = (1, outer) if inner == 1 else (outer, inner)
         self.groups.append(g)
         self.group[t] = g
-        if g in self.after:
-            self.groups.append(self.after[g])
+        if self.fuse and _hands_over_pieces(g):  # its updates go here: a map that reads what it makes, empty until then
+            behind = Group(len(self.groups), rows=g.rows, cols=g.cols)
+            self.groups.append(behind)
+            self.readers[g] = {behind: None}
         return g
 
     def _floats(self, tensors):
@@ -422,7 +425,7 @@ class _Grouping:
     def _may_store(self, t, target, g, floats):
         """Nothing in the group reads `target` but elementwise, at the element that is written; and updates of wide products, which
         stream several arrays, go behind them."""
-        if g in self.after or (g.anchor is not None and any(root(x) is target for x in g.anchor.inputs)):
+        if g.anchor is not None and (_hands_over_pieces(g) or any(root(x) is target for x in g.anchor.inputs)):
             return False
         return all(dim_size(x.shape) == dim_size(m.shape) for m in [*g.members, *floats, t]
                    for x in m.inputs if root(x) is target)

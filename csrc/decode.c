@@ -306,11 +306,13 @@ static int is_chain(const bp_map *m, int first, const char *is_scalar, const int
         for (int j = 0; j < bp_map_rows[op->op].arity; j++) {
             const int x = form->step[i].operand[j], s = slot[j];
             const int column = s < m->n_loads && m->loads[s].kind == BP_COL;
-            if (x < 0 ? s != m->ops[first - 1 - x].dst
-                      : known[x] ? chain->in[x] != s : column || is_scalar[s] != (x >= BP_CHAIN_VECTORS))
-                return 0;
-            if (x < 0)
+            if (x < 0) {
+                if (s != m->ops[first - 1 - x].dst)
+                    return 0;
                 continue;
+            }
+            if (known[x] ? chain->in[x] != s : column || is_scalar[s] != (x >= BP_CHAIN_VECTORS))
+                return 0;
             known[x] = 1;
             chain->in[x] = s;
         }

@@ -22,7 +22,7 @@ enum {
     B_BYTES = 144 << 10,
     C_BYTES = 384 << 10,
     KEEP_BYTES = 8 << 20,  /* read once per block of C, 1 byte for some 100 operations: memory would be fast enough */
-    NC = 512,              /* rows this short are kept whole, so that the epilogue sees contiguous blocks */
+    NC = 512,              /* rows this short are kept whole, so that the epilogue sees contiguous blocks: _WHOLE_ROWS of lower.py */
     /* Where packing pays, measured. Packing costs some 4 rows or columns of the product. A is read as it is, one stream
      * for each row of a tile, unless it is stored transposed (each step of k a line of its own). B is read as it is
      * while it is small in L2, or the rows that use a packed copy are few. */

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+from chains import NUMBERS, step_by_step
 
 from backprop import _core
 
@@ -340,17 +341,15 @@ def test_a_chain_in_one_pass_is_its_operations(isa, dtype, chain, n):
     """Bit for bit, special values and all, at every length, in place and not."""
     name, vectors, numbers, steps = chain
     rng = np.random.default_rng(n)
-    x = [np.where(rng.random(n) < 0.3, rng.choice(specials(dtype), n), rng.standard_normal(n)).astype(dtype) for _ in range(vectors)]
-    s = rng.choice(np.array([0.1, 0.9, 0.001, 0.0, 1.0, 3.0, 1e-8, -0.01], dtype), numbers)
-    inputs, results = [*x, *(s[i:i + 1] for i in range(numbers))], []
-    for op, operands, _ in steps:
-        variant = sum((i >= vectors) << j for j, i in enumerate(operands))
-        results.append(run(isa, op, *(inputs[i] if i >= 0 else results[-1 - i] for i in operands), variant=variant, n=n))
-    want = [r for r, (_, _, kept) in zip(results, steps) if kept]
-    for out in ([np.empty(n, dtype) for _ in want], x[vectors - len(want):]):
-        _core.kernel_chain(isa, name, x, s, out)
-        for got, expected in zip(out, want):
-            np.testing.assert_array_equal(bits(got), bits(expected))
+    drawn = [np.where(rng.random(n) < 0.3, rng.choice(specials(dtype), n), rng.standard_normal(n)).astype(dtype) for _ in range(vectors)]
+    for s in (np.array(NUMBERS, dtype)[:numbers], np.zeros(numbers, dtype)):
+        for root in (False, True):  # True: the third vector, Adam's second moment, has a root
+            x = [np.abs(a) if root and i == 2 else a.copy() for i, a in enumerate(drawn)]
+            want = [r for r, step in zip(step_by_step(isa, steps, x, s), steps) if step[2]]
+            for out in ([np.empty(n, dtype) for _ in want], x[vectors - len(want):]):
+                _core.kernel_chain(isa, name, x, s, out)
+                for got, expected in zip(out, want):
+                    np.testing.assert_array_equal(bits(got), bits(expected))
 
 
 @each_set

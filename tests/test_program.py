@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from chains import NUMBERS, step_by_step
 
 import backprop as bp
 from backprop import _core
@@ -118,22 +119,11 @@ def chain_operations(steps, inputs):
     return [(op, *(i if i >= 0 else inputs - 1 - i for i in operands)) for op, operands, _ in steps]
 
 
-def step_by_step(steps, vectors, numbers_):
-    """The result of each step of a chain, operation by operation."""
-    inputs, results = [*vectors, *(numbers_[i:i + 1] for i in range(numbers_.size))], []
-    for op, operands, _ in steps:
-        results.append(np.empty_like(vectors[0]))
-        variant = sum((i >= len(vectors)) << j for j, i in enumerate(operands))
-        given = [inputs[i] if i >= 0 else results[-1 - i] for i in operands]
-        _core.kernel_map(_core.isa_current(), op, results[-1], *given, variant=variant)
-    return results
-
-
 ADAM = chain_operations(_core.CHAINS[0][3], 11)  # g, m, v, p are slots 0 ... 3, seven scalars 4 ... 10
 
 
 def adam_steps(g, m, v, p, s):
-    return step_by_step(_core.CHAINS[0][3], [g, m, v, p], s)
+    return step_by_step(_core.isa_current(), _core.CHAINS[0][3], [g, m, v, p], s)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -147,8 +137,8 @@ def test_a_chain_is_its_operations(chain, shape, pad, direct, dtype):
     kept = [i for i, step in enumerate(steps) if step[2]]
     wholes = [np.abs(strided(shape, pad, dtype, i)[0]) for i in range(vectors)]
     inner = [np.ascontiguousarray(a[:, :cols]).reshape(-1) for a in wholes]
-    s = np.array([0.1, 0.9, 0.001, 0.999, 3.0, 1e-8, -0.01], dtype)[:numbers_]
-    want = step_by_step(steps, inner, s)
+    s = np.array(NUMBERS, dtype)[:numbers_]
+    want = step_by_step(_core.isa_current(), steps, inner, s)
     w = Words(dtype)
     first = vectors - len(kept)  # results go to the places of the last vectors
     spaces = [w.space(a.size, i >= first) for i, a in enumerate(wholes)]
@@ -180,7 +170,7 @@ def test_a_chain_with_a_row(rows, cols):
 def test_what_is_not_quite_the_chain_of_adam(change):
     n, cols = 40, 5
     arrays = [np.abs(numbers(n, seed=i)) for i in range(4)]
-    s = np.array([0.1, 0.9, 0.001, 0.999, 3.0, 1e-8, -0.01], np.float32)
+    s = np.array(NUMBERS, np.float32)
     more = np.zeros(n, np.float32)
     ops = list(ADAM)
     if change == "another scalar":
