@@ -20,8 +20,8 @@ typedef void (*bp_map_fn)(int64_t n, void *dst, const void *a, const void *b, co
  *   C[i,j]   = ADD ? C[i,j] + acc[i,j] : acc[i,j]            C(i,j) = c[i*ldc + j],  0 <= i < m,  0 <= j < n
  * A(i,p) = a[i*rsa + p*csa] (any strides), or a is what pack_a made of that m x k block (rsa, csa unused);
  * B(p,j) = b[p*rsb + j], or b is what pack_b made of that k x n block (rsb unused), or B_TRANSPOSED: b[p + j*rsb], for
- * one row (m <= 1), which is not worth a packed copy. */
-enum { BP_BLOCK_ADD = 1, BP_BLOCK_A_PACKED = 2, BP_BLOCK_B_PACKED = 4, BP_BLOCK_B_TRANSPOSED = 8 };
+ * one row (m <= 1), which is not worth a packed copy. B_FAR, with a B by rows that is not packed: it comes from beyond L2. */
+enum { BP_BLOCK_ADD = 1, BP_BLOCK_A_PACKED = 2, BP_BLOCK_B_PACKED = 4, BP_BLOCK_B_TRANSPOSED = 8, BP_BLOCK_B_FAR = 16 };
 typedef void (*bp_block_fn)(int64_t m, int64_t n, int64_t k, const void *a, int64_t rsa, int64_t csa,
                             const void *b, int64_t rsb, void *c, int64_t ldc, int flags);
 

@@ -37,6 +37,9 @@ enum {
     PACK_NEAR_STRIDE = 4 << 10,
     PACK_ROWS_COLUMNS = 512,
     PACK_ROWS_STRIDE = 3 << 10,
+    /* An unpacked B of so many bytes, with rows of a page or more, hardly comes from L2. */
+    FAR_BYTES = 2 << 20,
+    FAR_STRIDE = 4 << 10,
     SWAP_COLUMNS = 4,        /* of a C that is swapped though A has to be packed for it: 1.2 times as fast with so many lanes, */
     SWAP_STEPS = 32,         /* slower with half as many, or with few steps */
     SWAP_LANES = 16,
@@ -54,6 +57,7 @@ typedef struct {
     int64_t blocks_m, blocks_n;
     int pack_a, pack_b;
     int keep_b;                /* packed B stays for the next task of the same columns */
+    int b_far;                 /* B comes from beyond L2 and is not packed */
     int b_transposed;          /* one row by a transposed B, which is then turned in registers */
     int swapped;               /* C^T = B^T A^T: lanes run along m, for a narrow C; A is packed where it is not transposed */
     char *scratch;             /* per thread: c0 of the kept B in 64 bytes, packed A, packed B, block of C */
@@ -116,6 +120,8 @@ static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, v
     const int near = wide && threads == 1 && !s.pack_a && s.g.rsb * t->real_bytes <= PACK_NEAR_STRIDE; /* a packed A likes a packed B */
     if (s.swapped || s.b_transposed) s.pack_b = 0;
     else s.pack_b = s.g.csb != 1 || (m >= (near ? PACK_NEAR_ROWS : PACK_B_ROWS) && kc * s.g.rsb * t->real_bytes > PACK_B_BYTES);
+    s.b_far = !s.pack_b && !s.swapped && !s.b_transposed && m < PACK_B_ROWS && k * s.g.rsb * t->real_bytes >= FAR_BYTES
+              && s.g.rsb * t->real_bytes >= FAR_STRIDE;
     s.keep_b = s.pack_b && s.blocks_m >= 2 * threads && round_up(s.nc, t->nr) * k * t->real_bytes <= KEEP_BYTES;
     scratch_bytes(t, block_rows(t, min64(n, NC)), m, n, k, &s.a_bytes, &s.b_bytes, &s.c_bytes);
     return s;
@@ -166,7 +172,7 @@ static void run_block(void *arg, int64_t task, int thread)
             a = a_pack;
             flags |= BP_BLOCK_A_PACKED;
         }
-        flags |= s->pack_b ? BP_BLOCK_B_PACKED : s->b_transposed ? BP_BLOCK_B_TRANSPOSED : 0;
+        flags |= s->pack_b ? BP_BLOCK_B_PACKED : s->b_transposed ? BP_BLOCK_B_TRANSPOSED : s->b_far ? BP_BLOCK_B_FAR : 0;
         const int64_t width = s->pack_b && !s->keep_b ? s->ns : c1 - c0;
         for (int64_t j = c0; j < c1; j += width) {
             const int64_t nj = min64(width, c1 - j);

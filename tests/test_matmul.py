@@ -37,6 +37,7 @@ LARGE = [
     (41, 8, 300),
     (70, 1, 513),
     (31, 64, 1500),  # many blocks of k
+    *((m, 1031, 530) for m in (1, 2, 3, 4, 5, 13)),  # a B that is taken to come from beyond L2, by few rows and by tiles
 ]
 
 
@@ -171,7 +172,7 @@ def test_nothing_outside_the_extents(dtype):
         frame[1:-1, 2:-3] = x
         return frame[1:-1, 2:-3]
 
-    for m, n, k in [(1, 1, 1), (7, 5, 3), (13, 33, 9), (60, 130, 270), (130, 129, 70), (3, 40, 17), (30, 3, 65)]:
+    for m, n, k in [(1, 1, 1), (7, 5, 3), (13, 33, 9), (60, 130, 270), (130, 129, 70), (3, 40, 17), (30, 3, 65), (3, 1031, 530)]:
         a, b, expected = integers(rng, m, n, k)
         for isa, (trans_a, trans_b) in itertools.product(SETS, TRANSPOSITIONS):
             x, y = window(stored(a.astype(dtype), trans_a)), window(stored(b.astype(dtype), trans_b))

@@ -7,29 +7,36 @@
  * An fma takes 4 cycles and two start in each, so fewer than 8 accumulators wait for their own sums. Hence the shapes:
  * MR x NRV is the main tile, which loads 2 numbers or vectors for 4 or 5 fma; fewer columns of vectors take NARROW rows; rows
  * are spread evenly over the tiles (13 rows are 5 + 4 + 4, not 6 + 6 + 1); and 2 rows or 1 (a batch of one) take 4 or 8
- * vectors. Four columns of vectors are 2 + 2, not 3 + 1. */
+ * vectors. Four columns of vectors are 2 + 2, not 3 + 1.
+ *
+ * A B that comes from beyond L2 sets the pace for few rows, and a tile's lines of it, a few at a stride of a whole row, are no stream
+ * that a processor would run ahead of. So tiles ask for the lines beside theirs, and up to FEW rows go row of B by row of B. */
 #include <string.h>
 
 #define NARROW (NRV == 3 ? 14 : MR < 8 ? 2 * MR : MR)
+#define LINE_REALS (64 / (int)sizeof(real))
 #define AHEAD_STEP (VL / 4) /* 24 tiles of A, as a block has with 8 rows each, ask for 2 panels of B */
 
 typedef struct {               /* what all tiles of a block have in common */
     int64_t k, rsa, csa, rsb, ldc;
     int add;                   /* C += A B, else C = A B */
     int b_padded;              /* whole vectors of B may be read past column n */
+    int far;                   /* B comes from beyond L2 */
     const real *ahead;         /* where B is packed and A is PANELS or ROWS: B beyond this panel, to be asked for; else NULL */
 } tile_common;
 
-enum { ANY, PANELS, ROWS };    /* how A lies: with any strides; packed; rows as they are stored, in one piece */
+/* How A and B lie: with any strides; the same, and B from beyond L2; both packed; B packed, rows of A as they are stored, in one piece. */
+enum { ANY, FAR, PANELS, ROWS };
 
 /* C[0:rows, 0:(vecs-1)*VL + last] (+)= A B, where A(i,p) = a[i*rsa + p*csa], B(p,j) = b[p*rsb + j], 1 <= last <= VL.
- * For PANELS and ROWS B is packed: strides are constants, which leaves registers to ask for its next panels: with each step
- * for a little, since what lies beyond L2 comes slowly and all at once holds up the loads. */
+ * For PANELS and ROWS strides are constants, which leaves registers to ask for B's next panels: with each step for a little, since
+ * what lies beyond L2 comes slowly and all at once holds up the loads. FAR asks for the columns beside this panel's. */
 INLINE void tile(const int rows, const int vecs, const int64_t last, const int b_padded, const int lies,
                  const tile_common *t, const real *a, const real *b, real *c)
 {
     const int64_t rsa = lies == PANELS ? 1 : t->rsa, csa = lies == PANELS ? MR : lies == ROWS ? 1 : t->csa;
-    const int64_t rsb = lies == ANY ? t->rsb : NR, ldc = t->ldc;
+    const int packed = lies == PANELS || lies == ROWS;
+    const int64_t rsb = packed ? NR : t->rsb, ldc = t->ldc;
     vec acc[14][8]; /* [rows][vecs] of it */
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vecs; v++) acc[i][v] = v_zero();
@@ -41,7 +48,8 @@ INLINE void tile(const int rows, const int vecs, const int64_t last, const int b
             __builtin_prefetch(c + i * ldc + (vecs - 1) * VL + last - 1, 1);
         }
     UNROLL_STEPS for (int64_t p = 0; p < t->k; p++, b += rsb) {
-        if (lies != ANY) __builtin_prefetch(t->ahead + p * AHEAD_STEP, 0, 2);
+        if (packed) __builtin_prefetch(t->ahead + p * AHEAD_STEP, 0, 2);
+        if (lies == FAR) UNROLL for (int v = 0; v < vecs * VL; v += LINE_REALS) __builtin_prefetch(b + vecs * VL + v, 0, 2);
         vec row[8]; /* B(p, :) */
         UNROLL for (int v = 0; v < vecs; v++)
             row[v] = v < vecs - 1 || b_padded ? v_load(b + v * VL) : v_loadn(b + v * VL, last);
@@ -74,7 +82,7 @@ INLINE void tiles_of(const int max, int64_t count, int rows, const int vecs, con
 #define ROWS(r)                                                                                                        \
     case r:                                                                                                            \
         if (r <= max)                                                                                                  \
-            for (; count > 0; count--, a += a_tile, c += r * u.ldc, u.ahead += lies != ANY ? u.k * AHEAD_STEP : 0)     \
+            for (; count > 0; count--, a += a_tile, c += r * u.ldc, u.ahead += u.ahead ? u.k * AHEAD_STEP : 0)         \
                 tile(r, vecs, last, b_padded, lies, &u, a, b, c);                                                      \
         break;
     switch (rows) {
@@ -91,6 +99,7 @@ static void tiles(int64_t count, int rows, int64_t n, const tile_common *t, cons
 {
     if (n == NR && t->ahead && t->csa == 1) tiles_of(MR, count, rows, NRV, VL, 1, ROWS, t, a, a_tile, b, c);
     else if (n == NR && t->ahead) tiles_of(MR, count, rows, NRV, VL, 1, PANELS, t, a, a_tile, b, c);
+    else if (n == NR && t->far) tiles_of(MR, count, rows, NRV, VL, 1, FAR, t, a, a_tile, b, c);
     else if (n == NR) tiles_of(MR, count, rows, NRV, VL, 1, ANY, t, a, a_tile, b, c);
     else if (NRV > 2 && n == 2 * VL) tiles_of(NARROW, count, rows, 2, VL, 1, ANY, t, a, a_tile, b, c);
     else if (n > VL && t->b_padded) tiles_of(NARROW, count, rows, 2, n - VL, 1, ANY, t, a, a_tile, b, c);
@@ -101,6 +110,50 @@ static void tiles(int64_t count, int rows, int64_t n, const tile_common *t, cons
 
 /* The first n lanes, or all of them, by a constant where the caller knows it. */
 INLINE vec load_some(const real *p, int64_t n) { return n == VL ? v_load(p) : v_loadn(p, n); }
+
+enum { FEW = 4, FEW_STEPS = 8, FEW_COLUMNS = 4096 / sizeof(real) };
+
+/* sums[0:rows, 0:n] = (first ? 0 : sums) + A B over `steps` steps, for n <= VL */
+INLINE void few_lanes(const int rows, const int steps, const int64_t n, int first, const tile_common *t, const real *a, const real *b,
+                      real *sums)
+{
+    const int64_t rsa = t->rsa, csa = t->csa, rsb = t->rsb;
+    vec acc[FEW];
+    UNROLL for (int i = 0; i < rows; i++) acc[i] = first ? v_zero() : v_load(sums + i * FEW_COLUMNS);
+    UNROLL for (int p = 0; p < steps; p++) {
+        const vec x = load_some(b + p * rsb, n);
+        UNROLL for (int i = 0; i < rows; i++) acc[i] = v_fma(v_set1(a[i * rsa + p * csa]), x, acc[i]);
+    }
+    UNROLL for (int i = 0; i < rows; i++) v_store(sums + i * FEW_COLUMNS, acc[i]);
+}
+
+/* The same for n <= FEW_COLUMNS. */
+INLINE void few_steps(const int rows, const int steps, int64_t n, int first, const tile_common *t, const real *a, const real *b,
+                      real *sums)
+{
+    int64_t j = 0;
+    for (; j + VL <= n; j += VL) few_lanes(rows, steps, VL, first, t, a, b + j, sums + j);
+    if (j < n) few_lanes(rows, steps, n - j, first, t, a, b + j, sums + j);
+}
+
+/* C[0:rows, 0:n] (+)= A B, a page of FEW_STEPS rows of B after another: streams that the processor knows and runs ahead of. */
+INLINE void few_rows(const int rows, int64_t n, const tile_common *t, const real *a, const real *b, real *c)
+{
+    real sums[FEW * FEW_COLUMNS]; /* [rows][FEW_COLUMNS] */
+    for (int64_t j = 0; j < n; j += FEW_COLUMNS) {
+        const int64_t nj = n - j < FEW_COLUMNS ? n - j : FEW_COLUMNS;
+        int64_t p = 0;
+        for (; p + FEW_STEPS <= t->k; p += FEW_STEPS)
+            few_steps(rows, FEW_STEPS, nj, p == 0, t, a + p * t->csa, b + p * t->rsb + j, sums);
+        for (; p < t->k; p++) few_steps(rows, 1, nj, p == 0, t, a + p * t->csa, b + p * t->rsb + j, sums);
+        UNROLL for (int i = 0; i < rows; i++)
+            for (int64_t q = 0; q < nj; q += VL) {
+                const int64_t nq = nj - q < VL ? nj - q : VL;
+                real *const to = c + i * t->ldc + j + q;
+                v_storen(to, t->add ? v_add(v_loadn(to, nq), v_load(sums + i * FEW_COLUMNS + q)) : v_load(sums + i * FEW_COLUMNS + q), nq);
+            }
+    }
+}
 
 /* C[0, 0:n] (+)= A B for n <= 2 VL where B is stored transposed, B(p,j) = b[p + j*ldb]: VL x VL numbers of B are turned in
  * registers and used once. Two blocks side by side, so that each one's chain of VL fma hides behind the other's turning. */
@@ -142,7 +195,7 @@ static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t 
     const real *a = a_, *b = b_;
     real *c = c_;
     const int a_packed = flags & BP_BLOCK_A_PACKED, b_packed = flags & BP_BLOCK_B_PACKED;
-    tile_common t = {.k = k, .ldc = ldc, .add = flags & BP_BLOCK_ADD, .b_padded = b_packed != 0,
+    tile_common t = {.k = k, .ldc = ldc, .add = flags & BP_BLOCK_ADD, .b_padded = b_packed != 0, .far = flags & BP_BLOCK_B_FAR,
                            .rsa = a_packed ? 1 : rsa, .csa = a_packed ? MR : csa, .rsb = b_packed ? NR : rsb};
     if (m <= 0) return;
     int64_t j = 0;
@@ -150,6 +203,14 @@ static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t 
         for (; n - j >= 2 * VL; j += 2 * VL) row_transposed(2 * VL, &t, a, b + j * rsb, rsb, c + j);
         if (j < n) row_transposed(n - j, &t, a, b + j * rsb, rsb, c + j);
         return;
+    }
+    if (t.far && m <= FEW) {
+        switch (m) {
+        case 1: few_rows(1, n, &t, a, b, c); return;
+        case 2: few_rows(2, n, &t, a, b, c); return;
+        case 3: few_rows(3, n, &t, a, b, c); return;
+        default: few_rows(FEW, n, &t, a, b, c); return;
+        }
     }
     if (m <= 2 && !b_packed) {
         for (; m == 1 && n - j >= 8 * VL; j += 8 * VL) tile(1, 8, VL, 1, ANY, &t, a, b + j, c + j);
