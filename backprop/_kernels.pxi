@@ -204,8 +204,22 @@ def kernel_fma_peak(isa, int bits, int64_t rounds):
     return flops
 
 
+cdef struct copied:
+    char *to
+    int64_t row
+    int64_t size
+
+
+cdef void copy_block(void *arg, int thread, int64_t r0, int64_t r1, int64_t c0, int64_t c1, void *c, int64_t ldc) noexcept nogil:
+    """The epilogue of a product that is not kept: its block goes to an array."""
+    cdef copied *x = <copied *>arg
+    cdef int64_t i
+    for i in range(r1 - r0):
+        memcpy(x.to + (r0 + i) * x.row + c0 * x.size, <char *>c + i * ldc * x.size, <size_t>((c1 - c0) * x.size))
+
+
 def kernel_matmul(isa, a, b, out, bint trans_a=False, bint trans_b=False, int threads=1, bint bfloat16=False,
-                  bint tiles=False):
+                  bint tiles=False, bint in_scratch=False):
     """out = op(a) op(b) by one set's table; a and b may have any strides, out has contiguous rows.
 
     Parameters
@@ -220,6 +234,13 @@ def kernel_matmul(isa, a, b, out, bint trans_a=False, bint trans_b=False, int th
         Of float32 operands rounded to bfloat16.
     tiles : bool
         With bfloat16: on the tiles of `kernel_tiles` rather than without.
+    in_scratch : bool
+        Blocks of the result live in scratch, as where an epilogue alone sees them, and are copied to `out` by one.
+
+    Raises
+    ------
+    RuntimeError
+        If anything was written behind the scratch.
     """
     cdef _Array z = matrix(out, "out", b"fd", True)
     cdef _Array x = _Array(a, "a", bytes([z.kind]), False, 2)
@@ -244,22 +265,35 @@ def kernel_matmul(isa, a, b, out, bint trans_a=False, bint trans_b=False, int th
     g.ldc = z.stride(0) if g.m > 1 else g.n
     g.epilogue = NULL
     g.epilogue_arg = NULL
-    # 64 bytes more, for the alignment that scratch has.
-    cdef size_t size
+    cdef copied copy = copied(<char *>g.c, g.ldc * z.view.itemsize, z.view.itemsize)
+    if in_scratch:
+        g.c = NULL
+        g.epilogue = copy_block
+        g.epilogue_arg = &copy
+    # 64 bytes more, for the alignment that scratch has, and a guard.
+    cdef size_t size, guard = 1 << 12
     if bfloat16:
         size = bp_gemm_bf16_scratch(kernels, on, g.m, g.n, g.k, threads)
     else:
         size = bp_gemm_scratch(kernels, g.m, g.n, g.k, threads)
-    cdef void *block = PyMem_Malloc(size + 64)
+    cdef void *block = PyMem_Malloc(size + 64 + guard)
     if block == NULL:
         raise MemoryError
     cdef void *scratch = <void *>((<uintptr_t>block + 63) & ~<uintptr_t>63)
+    cdef unsigned char *behind = <unsigned char *>scratch + size
+    cdef int intact = 1
+    cdef size_t at
     with nogil:
+        memset(behind, 0xa5, guard)
         if bfloat16:
             bp_gemm_bf16_run(kernels, on, &g, threads, scratch)
         else:
             bp_gemm_run(kernels, &g, threads, scratch)
+        for at in range(guard):
+            intact &= behind[at] == 0xa5
     PyMem_Free(block)
+    if not intact:
+        raise RuntimeError(f"kernel_matmul: a product of {g.m} x {g.n} x {g.k} writes behind its scratch")
 
 
 def kernel_reduce_rows(isa, kind, src, dst):

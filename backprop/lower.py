@@ -2,8 +2,8 @@
 
 Every node that is not elementwise opens a *group*, which becomes one instruction. An elementwise node joins the group of the
 latest of its inputs where that group runs over the same region; so chains hang on the matrix product or the reduction
-beside them, and an optimiser's update hangs on the product that makes its gradient; of a wide product it is a map right behind
-it, for three arrays stream well in whole rows, not in the pieces of rows that such a product hands over. Groups run in the
+beside them, and an optimiser's update hangs on the product that makes its gradient; of a large product it is a map right
+behind it, for three arrays stream well in whole rows, not in the pieces of rows that such a product hands over. Groups run in the
 order of their position, and a node joins only where all it reads is made at or before that position: no cycle can arise.
 
 A second pass *sinks* elementwise nodes that only one later group reads, where that saves a buffer: the derivative
@@ -113,11 +113,12 @@ def lower(outputs, dtype: str, *, storage: dict[str, Storage] | None = None, ass
             homes[a.value] = a
         nodes, merged = _order([*homes, *wanted], homes, late, checks)
     nodes = _expressible(nodes)
-    builder = _Grouping(nodes, homes, checks, set(late), merged, fuse, updates)
+    item = np.dtype(dtype).itemsize
+    builder = _Grouping(nodes, homes, checks, set(late), merged, fuse, updates, capacity, 0 if products else _WHOLE_BYTES // item)
     blocks = None
     if not products and (row_blocks or (row_blocks is None and capacity >= LEAST_ROWS)):
         blocks = part(builder.groups, homes, checks, builder.late, builder.barrier)
-        if blocks is not None and row_blocks is None and not worth_it(blocks, capacity, np.dtype(dtype).itemsize):
+        if blocks is not None and row_blocks is None and not worth_it(blocks, capacity, item):
             blocks = None
     return emit(builder.groups, homes, checks, outputs, dtype, storage or {}, capacity, builder.barrier, blocks, products)
 
@@ -257,17 +258,17 @@ def _expressible(nodes):
 
 # ---------------------------------------------------------------- groups
 
-_WHOLE_ROWS = 512  # columns up to which a product hands whole rows to what hangs on it (NC of csrc/matmul.c), else pieces
+# A product hands whole rows to what hangs on it up to so many columns, or where its second operand has no more bytes (NC and
+# WHOLE_BYTES of csrc/matmul.c), else pieces of them.
+_WHOLE_COLUMNS = 512
+_WHOLE_BYTES = 1 << 20
 _NEAR = 32  # nodes that float, or sink, together: keeps long chains from being walked again for each of their nodes
 
 
-def _hands_over_pieces(g):
-    return g.anchor.op.kind == "matmul" and g.cols > _WHOLE_ROWS
-
-
 class _Grouping:
-    def __init__(self, nodes, homes, checks, late, merged, fuse, updates):
+    def __init__(self, nodes, homes, checks, late, merged, fuse, updates, capacity, whole):
         self.homes, self.late, self.fuse = homes, late, fuse
+        self.capacity, self.whole = capacity, whole  # elements of an operand whose product hands over whole rows
         self.group: dict[Tensor, Group] = {}
         self.groups: list[Group] = []
         self.readers: dict[Group, dict[Group, None]] = {}  # maps that read what is made in a group
@@ -337,11 +338,17 @@ class _Grouping:
             g.rows, g.cols = (1, outer) if inner == 1 else (outer, inner)
         self.groups.append(g)
         self.group[t] = g
-        if self.fuse and _hands_over_pieces(g):  # its updates go here: a map that reads what it makes, empty until then
+        if self.fuse and self._hands_over_pieces(g):  # its updates go here: a map that reads what it makes, empty until then
             behind = Group(len(self.groups), rows=g.rows, cols=g.cols)
             self.groups.append(behind)
             self.readers[g] = {behind: None}
         return g
+
+    def _hands_over_pieces(self, g):
+        if g.anchor.op.kind != "matmul" or g.cols <= _WHOLE_COLUMNS:
+            return False
+        size = dim_size(g.anchor.inputs[1].shape)
+        return (size if size >= 0 else -size * self.capacity) > self.whole
 
     def _floats(self, tensors):
         """Elementwise nodes behind `tensors` that have no group yet: made of sources alone, they go where they are used."""
@@ -425,7 +432,7 @@ class _Grouping:
     def _may_store(self, t, target, g, floats):
         """Nothing in the group reads `target` but elementwise, at the element that is written; and updates of wide products, which
         stream several arrays, go behind them."""
-        if g.anchor is not None and (_hands_over_pieces(g) or any(root(x) is target for x in g.anchor.inputs)):
+        if g.anchor is not None and (self._hands_over_pieces(g) or any(root(x) is target for x in g.anchor.inputs)):
             return False
         return all(dim_size(x.shape) == dim_size(m.shape) for m in [*g.members, *floats, t]
                    for x in m.inputs if root(x) is target)

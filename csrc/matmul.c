@@ -22,7 +22,8 @@ enum {
     B_BYTES = 144 << 10,
     C_BYTES = 384 << 10,
     KEEP_BYTES = 8 << 20,  /* read once per block of C, 1 byte for some 100 operations: memory would be fast enough */
-    NC = 512,              /* rows this short are kept whole, so that the epilogue sees contiguous blocks: _WHOLE_ROWS of lower.py */
+    NC = 512,              /* rows this short are kept whole, so that the epilogue sees contiguous blocks, */
+    WHOLE_BYTES = 1 << 20, /* and so are all where B is so small (few rows of a batch): _WHOLE_COLUMNS and _WHOLE_BYTES of lower.py */
     /* Where packing pays, measured. Packing costs some 4 rows or columns of the product. A is read as it is, one stream
      * for each row of a tile, unless it is stored transposed (each step of k a line of its own). B is read as it is
      * while it is small in L2, or the rows that use a packed copy are few. */
@@ -73,15 +74,21 @@ static int64_t block_rows(const bp_kernels *t, int64_t nc)
     return max64(rows / t->mr, 1) * t->mr;
 }
 
+/* Columns of a block, of which there are `blocks` side by side. */
+static int64_t block_columns(const bp_kernels *t, int64_t n, int64_t blocks)
+{
+    return blocks == 1 ? n : round_up(ceil_div(n, blocks), t->nr);
+}
+
 /* Bytes of each region of a thread's scratch, for products up to m, n, k in blocks of at most mc rows. */
 static void scratch_bytes(const bp_kernels *t, int64_t mc, int64_t m, int64_t n, int64_t k,
                           size_t *a, size_t *b, size_t *c)
 {
-    const int64_t kc = min64(k, KC), rows = min64(round_up(m, t->mr), mc);
+    const int64_t kc = min64(k, KC), rows = min64(round_up(m, t->mr), mc), cols = round_up(n, t->nr);
+    const int64_t kept = max64(min64(cols, round_up(NC, t->nr)) * k * t->real_bytes, min64(cols * k * t->real_bytes, 2 * WHOLE_BYTES));
     *a = (size_t)round_up(round_up(rows, t->nr) * max64(kc, t->nr) * t->real_bytes, 64); /* or A^T of a swapped block */
-    *b = (size_t)round_up(max64(min64(round_up(n, t->nr), strip_columns(t)) * kc * t->real_bytes,
-                                min64(min64(round_up(n, t->nr), NC) * k * t->real_bytes, KEEP_BYTES)), 64);
-    if (2 * n <= t->lanes) *b = (size_t)max64((int64_t)*b, round_up(rows * n * t->real_bytes, 64)); /* C^T of a swapped block */
+    const int64_t turned = rows * min64(n, t->lanes / 2) * t->real_bytes; /* C^T of a swapped block */
+    *b = (size_t)round_up(max64(max64(min64(cols, strip_columns(t)) * kc * t->real_bytes, turned), min64(kept, KEEP_BYTES)), 64);
     *c = (size_t)round_up(min64(m * n * t->real_bytes, C_BYTES), 64);
 }
 
@@ -99,17 +106,19 @@ static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, v
     if (n == 1) s.g.csb = 1; /* strides of an axis of length 1 mean nothing */
     s.ns = strip_columns(t);
 
-    s.blocks_n = max64(ceil_div(n, NC), 1);
-    s.blocks_m = max64(ceil_div(m, block_rows(t, min64(n, NC))), 1);
+    const int whole = n * k * t->real_bytes <= WHOLE_BYTES && n * t->mr * t->real_bytes <= C_BYTES;
+    s.blocks_n = whole ? 1 : ceil_div(n, NC);
+    const int64_t most_rows = block_rows(t, block_columns(t, n, s.blocks_n));
+    s.blocks_m = ceil_div(m, most_rows);
     if (threads > 1 && s.blocks_m * s.blocks_n < 4 * threads) { /* few blocks: the same number of them for each thread */
         s.blocks_m = max64(min64(round_up(s.blocks_m, threads), m / (2 * t->mr)), s.blocks_m);
         if (s.blocks_m * s.blocks_n < threads)
             s.blocks_n = max64(min64(ceil_div(threads, s.blocks_m), n / (4 * t->nr)), s.blocks_n);
     }
     s.mc = round_up(ceil_div(m, s.blocks_m), t->mr);
-    s.nc = s.blocks_n == 1 ? n : round_up(ceil_div(n, s.blocks_n), t->nr);
-    s.blocks_m = ceil_div(m, max64(s.mc, 1));
-    s.blocks_n = ceil_div(n, max64(s.nc, 1));
+    s.nc = block_columns(t, n, s.blocks_n);
+    s.blocks_m = ceil_div(m, s.mc);
+    s.blocks_n = ceil_div(n, s.nc);
 
     const int turned = s.g.csa == 1 && n <= SWAP_COLUMNS && k >= SWAP_STEPS && t->lanes >= SWAP_LANES;
     s.swapped = (s.g.rsa == 1 || turned) && 2 * n <= t->lanes && m >= t->lanes; /* else most lanes would idle */
@@ -123,7 +132,7 @@ static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, v
     s.b_far = !s.pack_b && !s.swapped && !s.b_transposed && m < PACK_B_ROWS && k * s.g.rsb * t->real_bytes >= FAR_BYTES
               && s.g.rsb * t->real_bytes >= FAR_STRIDE;
     s.keep_b = s.pack_b && s.blocks_m >= 2 * threads && round_up(s.nc, t->nr) * k * t->real_bytes <= KEEP_BYTES;
-    scratch_bytes(t, block_rows(t, min64(n, NC)), m, n, k, &s.a_bytes, &s.b_bytes, &s.c_bytes);
+    scratch_bytes(t, most_rows, m, n, k, &s.a_bytes, &s.b_bytes, &s.c_bytes);
     return s;
 }
 

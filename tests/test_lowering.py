@@ -58,23 +58,24 @@ def test_a_long_step_updates_last():
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
-def test_updates_of_a_wide_product_run_right_behind_it(optimizer):
-    """512 columns are handed over in whole rows, more in pieces."""
-    for width, behind in ((512, False), (513, True)):
+def test_updates_of_a_large_product_run_right_behind_it(optimizer):
+    """Up to 512 columns, or with an operand of at most a megabyte, rows are handed over whole, else in pieces."""
+    for width, rows, behind in ((512, 1024, False), (513, 511, False), (513, 512, True)):
         layers = [bp.Dense(width, "relu"), bp.Dense(width, "tanh"), bp.Dense(3)]
-        text = trainer(((20,), layers), optimizer=optimizer).describe(8).splitlines()
-        for rows in (20, width):
-            update = next(i for i, line in enumerate(text) if f"[{rows},{width}]@parameters" in line)
-            assert ((" map " in text[update] and f"[{rows},{width}]" in text[update - 1] and " matmul " in text[update - 1])
+        text = trainer(((20,), layers), optimizer=optimizer).describe(rows).splitlines()
+        for inputs in (20, width):
+            update = next(i for i, line in enumerate(text) if f"[{inputs},{width}]@parameters" in line)
+            assert ((" map " in text[update] and f"[{inputs},{width}]" in text[update - 1] and " matmul " in text[update - 1])
                     if behind else " matmul " in text[update])
         assert behind == any(" map " in line and "[1,1]" not in line for line in text)
-    x, y = np.random.default_rng(0).standard_normal((8, 20)), np.arange(8) % 3
-    ends = []
-    for fuse in (True, False):
-        t = bp.Trainer(bp.Sequential([bp.Input(20), *layers], seed=0), optimizer=optimizer, fuse=fuse)
-        t.step(x, y)
-        ends.append(t.net.flat_parameters.tobytes())
-    assert ends[0] == ends[1]
+    x, y = np.random.default_rng(0).standard_normal((512, 20)), np.arange(512) % 3
+    for rows in (8, 512):
+        ends = []
+        for fuse in (True, False):
+            t = bp.Trainer(bp.Sequential([bp.Input(20), *layers], seed=0), optimizer=optimizer, fuse=fuse)
+            t.step(x[:rows], y[:rows])
+            ends.append(t.net.flat_parameters.tobytes())
+        assert ends[0] == ends[1]
 
 
 def run(plan, arrays, **spaces):

@@ -31,7 +31,10 @@ LARGE = [
     (48, 200, 300),
     (300, 130, 40),  # A^T packed (a step of k is 1200 bytes apart), more rows than a block has
     (150, 520, 260),  # two blocks of columns, several strips of packed B
-    (129, 1100, 20),
+    (129, 1100, 20),  # whole rows, though wide, for B is small; packed and kept; a few rows of which are more than a block
+    (200, 1100, 150),
+    (5, 13000, 3),
+    (384, 1506, 300),  # blocks of more columns than 512, which is no multiple of three registers of 16
     (500, 9, 33),  # narrow tiles
     (16, 4, 300),  # C^T of as many columns as a register has lanes, and of some more
     (41, 8, 300),
@@ -41,12 +44,12 @@ LARGE = [
 ]
 
 
-def matmul(isa, a, b, trans_a=False, trans_b=False, threads=1):
+def matmul(isa, a, b, trans_a=False, trans_b=False, threads=1, in_scratch=False):
     """op(a) op(b) into an array that held NaN."""
     m = a.shape[1] if trans_a else a.shape[0]
     n = b.shape[0] if trans_b else b.shape[1]
     out = np.full((m, n), np.nan, a.dtype)
-    _core.kernel_matmul(isa, a, b, out, trans_a=trans_a, trans_b=trans_b, threads=threads)
+    _core.kernel_matmul(isa, a, b, out, trans_a=trans_a, trans_b=trans_b, threads=threads, in_scratch=in_scratch)
     return out
 
 
@@ -73,14 +76,14 @@ def integers(rng, m, n, k):
 
 def check_integers(shapes):
     rng = np.random.default_rng(1)
-    threads = itertools.cycle([1, 2, 3])
+    threads, in_scratch = itertools.cycle([1, 2, 3]), itertools.cycle([False, True])
     checked = 0
     for m, n, k in shapes:
         a, b, expected = integers(rng, m, n, k)
         for dtype, (trans_a, trans_b) in itertools.product(DTYPES, TRANSPOSITIONS):
             x, y = stored(a.astype(dtype), trans_a), stored(b.astype(dtype), trans_b)
             for isa in SETS:
-                got = matmul(isa, x, y, trans_a, trans_b, next(threads))
+                got = matmul(isa, x, y, trans_a, trans_b, next(threads), next(in_scratch))
                 assert np.array_equal(got, expected), (isa, dtype, m, n, k, trans_a, trans_b)
                 checked += expected.size
     assert checked > 10_000
@@ -147,12 +150,12 @@ def test_bits_do_not_depend_on_the_way(dtype):
         for family in (FMA_SETS, ["scalar"]):
             first = None
             for isa, threads in itertools.product(family, [1, 2, 3]):
-                for trans_a, trans_b in TRANSPOSITIONS:
-                    got = matmul(isa, stored(a, trans_a), stored(b, trans_b), trans_a, trans_b, threads)
+                for (trans_a, trans_b), in_scratch in itertools.product(TRANSPOSITIONS, [False, True]):
+                    got = matmul(isa, stored(a, trans_a), stored(b, trans_b), trans_a, trans_b, threads, in_scratch)
                     if first is None:
                         first = got
                         np.testing.assert_allclose(first, a.astype(np.float64) @ b.astype(np.float64), atol=1e-3, rtol=1e-3)
-                    assert_same_bits(got, first, (isa, threads, m, n, k, trans_a, trans_b))
+                    assert_same_bits(got, first, (isa, threads, m, n, k, trans_a, trans_b, in_scratch))
                 for i in {0, m // 2, m - 1}:
                     assert_same_bits(matmul(isa, a[i : i + 1], b, threads=threads), first[i : i + 1], (isa, "row", i))
                     w = stored(b, True)
