@@ -52,6 +52,8 @@ struct bp_kernels {
      * [k][mr], with the m rows spread over them as evenly as they go. */
     void (*pack_a)(int64_t m, int64_t k, const void *a, int64_t rsa, int64_t csa, void *dst);
     void (*pack_b)(int64_t k, int64_t n, const void *b, int64_t rsb, int64_t csb, void *dst);
+    /* dst[j*ldd + i] = src[i*lds + j], 0 <= i < rows, 0 <= j < cols */
+    void (*transpose)(int64_t rows, int64_t cols, const void *src, int64_t lds, void *dst, int64_t ldd);
     /* dst[i] = src[i] rounded to bfloat16, to nearest, ties to even, as a float: an 8-bit significand. Denormals become zeros
      * of their sign, a NaN a quiet NaN. NULL in the tables for double. */
     void (*round_bf16)(int64_t n, const void *src, void *dst);

@@ -44,6 +44,7 @@ enum {
     SWAP_COLUMNS = 4,        /* of a C that is swapped though A has to be packed for it: 1.2 times as fast with so many lanes, */
     SWAP_STEPS = 32,         /* slower with half as many, or with few steps */
     SWAP_LANES = 16,
+    SWAP_ROWS = 96,          /* of a C whose B is transposed, in whole registers: A is packed, and C turned, for less than packing B */
 };
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -60,7 +61,7 @@ typedef struct {
     int keep_b;                /* packed B stays for the next task of the same columns */
     int b_far;                 /* B comes from beyond L2 and is not packed */
     int b_transposed;          /* one row by a transposed B, which is then turned in registers */
-    int swapped;               /* C^T = B^T A^T: lanes run along m, for a narrow C; A is packed where it is not transposed */
+    int swapped;               /* C^T = B^T A^T: lanes run along m, for a narrow C or a transposed B; A is packed where it is not transposed */
     char *scratch;             /* per thread: c0 of the kept B in 64 bytes, packed A, packed B, block of C */
     size_t a_bytes, b_bytes, c_bytes;
 } gemm_plan;
@@ -87,7 +88,7 @@ static void scratch_bytes(const bp_kernels *t, int64_t mc, int64_t m, int64_t n,
     const int64_t kc = min64(k, KC), rows = min64(round_up(m, t->mr), mc), cols = round_up(n, t->nr);
     const int64_t kept = max64(min64(cols, round_up(NC, t->nr)) * k * t->real_bytes, min64(cols * k * t->real_bytes, 2 * WHOLE_BYTES));
     *a = (size_t)round_up(round_up(rows, t->nr) * max64(kc, t->nr) * t->real_bytes, 64); /* or A^T of a swapped block */
-    const int64_t turned = rows * min64(n, t->lanes / 2) * t->real_bytes; /* C^T of a swapped block */
+    const int64_t turned = min64(m * n * t->real_bytes, C_BYTES); /* C^T of a swapped block */
     *b = (size_t)round_up(max64(max64(min64(cols, strip_columns(t)) * kc * t->real_bytes, turned), min64(kept, KEEP_BYTES)), 64);
     *c = (size_t)round_up(min64(m * n * t->real_bytes, C_BYTES), 64);
 }
@@ -122,6 +123,7 @@ static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, v
 
     const int turned = s.g.csa == 1 && n <= SWAP_COLUMNS && k >= SWAP_STEPS && t->lanes >= SWAP_LANES;
     s.swapped = (s.g.rsa == 1 || turned) && 2 * n <= t->lanes && m >= t->lanes; /* else most lanes would idle */
+    if (s.g.csb != 1 && m % t->lanes == 0 && m > 1 && m <= SWAP_ROWS) s.swapped |= 2 * m * (k + n) <= n * k;
     s.b_transposed = m == 1 && g->rsb == 1 && s.g.csb != 1;
     const int wide = t->nr == 3 * t->lanes;
     s.pack_a = s.g.rsa == 1 ? m > 1 && n >= PACK_A_COLUMNS && s.g.csa * t->real_bytes >= PACK_A_STRIDE
@@ -134,15 +136,6 @@ static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, v
     s.keep_b = s.pack_b && s.blocks_m >= 2 * threads && round_up(s.nc, t->nr) * k * t->real_bytes <= KEEP_BYTES;
     scratch_bytes(t, most_rows, m, n, k, &s.a_bytes, &s.b_bytes, &s.c_bytes);
     return s;
-}
-
-/* C[0:m, 0:n] = the transposition of src[n][m]. */
-static void transpose_out(int real_bytes, int64_t m, int64_t n, const void *src, void *c, int64_t ldc)
-{
-    for (int64_t i = 0; i < m; i++)
-        for (int64_t j = 0; j < n; j++)
-            if (real_bytes == 4) ((float *)c)[i * ldc + j] = ((const float *)src)[j * m + i];
-            else ((double *)c)[i * ldc + j] = ((const double *)src)[j * m + i];
 }
 
 static void run_block(void *arg, int64_t task, int thread)
@@ -165,14 +158,14 @@ static void run_block(void *arg, int64_t task, int thread)
         const int64_t kc = min64(KC, g->k - p0);
         const char *a = (const char *)g->a + (r0 * g->rsa + p0 * g->csa) * size; /* A[r0, p0] */
         int flags = p0 ? BP_BLOCK_ADD : 0;
-        if (s->swapped) { /* a narrow block has all columns: c0 == 0, c1 == n */
-            const char *b = (const char *)g->b + p0 * g->rsb * size; /* B[p0, 0] */
+        if (s->swapped) {
+            const char *b = (const char *)g->b + (p0 * g->rsb + c0 * g->csb) * size; /* B[p0, c0] */
             if (g->rsa != 1) {
                 t->pack_b(kc, r1 - r0, a, g->csa, g->rsa, a_pack);
                 a = a_pack;
                 flags |= BP_BLOCK_B_PACKED;
             }
-            t->block(g->n, r1 - r0, kc, b, g->csb, g->rsb, a, g->csa, b_pack, r1 - r0, flags);
+            t->block(c1 - c0, r1 - r0, kc, b, g->csb, g->rsb, a, g->csa, b_pack, r1 - r0, flags);
             p0 += KC;
             continue;
         }
@@ -197,7 +190,7 @@ static void run_block(void *arg, int64_t task, int thread)
         p0 += KC;
     } while (p0 < g->k);
     *kept = c0;
-    if (s->swapped) transpose_out(t->real_bytes, r1 - r0, g->n, b_pack, c, ldc);
+    if (s->swapped) t->transpose(c1 - c0, r1 - r0, b_pack, r1 - r0, c, ldc);
     if (g->epilogue) g->epilogue(g->epilogue_arg, thread, r0, r1, c0, c1, c, ldc);
 }
 

@@ -38,6 +38,9 @@ LARGE = [
     (500, 9, 33),  # narrow tiles
     (16, 4, 300),  # C^T of as many columns as a register has lanes, and of some more
     (41, 8, 300),
+    (16, 300, 300),  # C^T of a whole register of rows and some more by a transposed B; of several blocks of columns
+    (32, 523, 270),
+    (96, 700, 600),
     (70, 1, 513),
     (31, 64, 1500),  # many blocks of k
     *((m, 1031, 530) for m in (1, 2, 3, 4, 5, 13)),  # a B that is taken to come from beyond L2, by few rows and by tiles

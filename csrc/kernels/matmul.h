@@ -310,3 +310,24 @@ static void pack_b(int64_t k, int64_t n, const void *b, int64_t rsb, int64_t csb
     pack(NR, wide, NR, 0, k, b, csb, rsb, dst);
     pack(2 * VL, n - wide, 2 * VL, 0, k, (const real *)b + wide * csb, csb, rsb, (real *)dst + wide * k);
 }
+
+/* dst[j*ldd + i] = src[i*lds + j], 0 <= i < rows, 0 <= j < cols */
+static void transpose(int64_t rows, int64_t cols, const void *src_, int64_t lds, void *dst_, int64_t ldd)
+{
+    const real *src = src_;
+    real *dst = dst_;
+    for (int64_t j = 0; j < cols; j += VL)
+        for (int64_t i = 0; i < rows; i += VL) {
+            const int64_t ni = rows - i, nj = cols - j;
+            vec r[VL];
+            if (ni >= VL && nj >= VL) {
+                UNROLL for (int q = 0; q < VL; q++) r[q] = v_load(src + (i + q) * lds + j);
+                v_transpose(r);
+                UNROLL for (int q = 0; q < VL; q++) v_store(dst + (j + q) * ldd + i, r[q]);
+                continue;
+            }
+            for (int q = 0; q < VL; q++) r[q] = q < ni ? v_loadn(src + (i + q) * lds + j, nj < VL ? nj : VL) : v_zero();
+            v_transpose(r);
+            for (int q = 0; q < VL && q < nj; q++) v_storen(dst + (j + q) * ldd + i, r[q], ni < VL ? ni : VL);
+        }
+}

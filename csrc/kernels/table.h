@@ -47,6 +47,7 @@ const bp_kernels BP_TABLE = {
     .block = gemm_block,
     .pack_a = pack_a,
     .pack_b = pack_b,
+    .transpose = transpose,
     .round_bf16 = ROUND_BF16,
     .fma_peak = fma_peak,
     .reduce_rows = reduce_rows,
