@@ -261,7 +261,7 @@ def test_reduce_rows(isa, dtype, kind, special):
 def test_reduce_cols(isa, dtype, kind, special):
     rng = np.random.default_rng(2)
     shapes = [(r, c) for r in (1, 2, 3, 4, 5, 11) for c in (*range(1, 20), 31, 32, 33, 63, 64, 65, 100)]
-    for rows, cols in [*shapes, (3, 0), (255, 3), (256, 5), (257, 9), (1030, 17)]:
+    for rows, cols in [*shapes, (3, 0), (255, 3), (256, 5), (257, 9), (1030, 17), (515, 1050), (2079, 257)]:
         x = framed(numbers(rng, (rows, cols), dtype, special))
         got = np.full(cols + 2, 7, dtype)
         _core.kernel_reduce_cols(isa, kind, x, got[1 : 1 + cols])

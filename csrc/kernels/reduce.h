@@ -4,6 +4,8 @@
  * dealt to 32 logical lanes, lane j % 32, where it is combined in ascending order; the row is thought of as continued to a
  * multiple of 32 by the operation's neutral number. Then lane l takes lane l + 16, l + 8, l + 4, l + 2, l + 1. */
 enum { LANES32 = 32 / VL, ROW_CHUNK = 4096, COL_BLOCK = 256, REDUCE_NARROW = 16 };
+/* Sums over the rows of a matrix that hardly lies in L2: a page of columns at a time, 4 DEEP rows together. */
+enum { PAGES_BYTES = 2 << 20, PAGES_COLS = 256, PAGE_REALS = 4096 / sizeof(real), DEEP = 4 };
 
 INLINE real reduce_neutral(int kind)
 {
@@ -184,9 +186,52 @@ INLINE void reduce_strip(int kind, int vecs, int64_t n, int64_t rows, const real
     for (int v = 0; v < vecs; v++) v_storen(dst + v * VL, total[v], v + 1 < vecs ? VL : last);
 }
 
+/* l[k][0:n] = l[k] op rows k, k + 4 ... of src[4 deep][n], k < 4, VL columns at a time */
+INLINE void accumulate_rows(int kind, const int deep, int64_t n, const real *src, int64_t ld, real (*l)[PAGE_REALS])
+{
+    for (int64_t j = 0; j < n; j += VL)
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) {
+            vec x = v_load(l[k] + j);
+#pragma GCC unroll 4
+            for (int i = 0; i < deep; i++) {
+                const real *const row = src + (4 * i + k) * ld + j;
+                x = reduce_op(kind, x, n - j >= VL ? v_load(row) : v_loadn(row, n - j));
+            }
+            v_store(l[k] + j, x);
+        }
+}
+
+/* dst[n] over all rows, n <= PAGE_REALS, 4 DEEP rows of a page at a time: streams that a processor runs ahead of. */
+INLINE void reduce_pages(int kind, int64_t n, int64_t rows, const real *src, int64_t ld, real *dst)
+{
+    const vec neutral = v_set1(reduce_neutral(kind));
+    real l[4][PAGE_REALS];
+    for (int64_t i0 = 0; i0 < rows; i0 += COL_BLOCK) {
+        const int64_t end = rows - i0 < COL_BLOCK ? rows : i0 + COL_BLOCK;
+        int64_t i = i0;
+        for (int64_t j = 0; j < n; j += VL)
+            for (int k = 0; k < 4; k++) v_store(l[k] + j, neutral);
+        for (; i + 4 * DEEP <= end; i += 4 * DEEP) accumulate_rows(kind, DEEP, n, src + i * ld, ld, l);
+        for (; i + 4 <= end; i += 4) accumulate_rows(kind, 1, n, src + i * ld, ld, l);
+        for (int64_t j = 0; j < n; j += VL) {
+            const int64_t nj = n - j < VL ? n - j : VL;
+            vec x[4];
+            for (int k = 0; k < 4; k++) {
+                x[k] = v_load(l[k] + j);
+                if (i + k < end) x[k] = reduce_op(kind, x[k], v_loadn(src + (i + k) * ld + j, nj));
+            }
+            const vec block = reduce_op(kind, reduce_op(kind, x[0], x[1]), reduce_op(kind, x[2], x[3]));
+            v_storen(dst + j, i0 == 0 ? block : reduce_op(kind, v_loadn(dst + j, nj), block), nj);
+        }
+    }
+}
+
 INLINE void reduce_cols_of(int kind, int64_t rows, int64_t cols, const real *src, int64_t ld, real *dst)
 {
     int64_t j = 0;
+    if (cols >= PAGES_COLS && rows * cols * (int64_t)sizeof(real) >= PAGES_BYTES)
+        for (; j < cols; j += PAGE_REALS) reduce_pages(kind, cols - j < PAGE_REALS ? cols - j : PAGE_REALS, rows, src + j, ld, dst + j);
     for (; j + 4 * VL <= cols; j += 4 * VL) reduce_strip(kind, 4, 4 * VL, rows, src + j, ld, dst + j);
     for (; j + 2 * VL <= cols; j += 2 * VL) reduce_strip(kind, 2, 2 * VL, rows, src + j, ld, dst + j);
     if (j + VL < cols) reduce_strip(kind, 2, cols - j, rows, src + j, ld, dst + j);
