@@ -181,14 +181,39 @@ def _axes_infer(inputs, attrs):
     return tuple(1 if i in attrs["axes"] else d for i, d in enumerate(x.shape)), x.dtype
 
 
-def _standardize(x, axis, eps):
-    return (x - mean(x, axis, True)) / ops.sqrt(variance(x, axis) + eps)
+def _scale(x, axes, eps):
+    return 1.0 / ops.sqrt(variance(x, axes) + eps)
 
 
-# y = (x - m) / s with s = sqrt(var + eps): both m and s depend on every x of the row, and
-# dJ/dx = (g - mean(g) - y mean(g y)) / s
-_composite("standardize", _standardize, lambda y, g, x, axis, eps: [
-    (g - mean(g, axis, True) - y * mean(g * y, axis, True)) / ops.sqrt(variance(x, axis) + eps)], _axis_infer)
+def _standardize(x, *gain, axes, eps):
+    y = (x - mean(x, axes, True)) * _scale(x, axes, eps)
+    return y * gain[0] if gain else y
+
+
+def _standardize_infer(inputs, attrs):
+    x, *gain = inputs
+    dtype = common_dtype("standardize", inputs)
+    if gain and gain[0].shape != x.shape[-1:]:
+        raise ShapeError(f"standardize: the gain has shape {format_shape(gain[0].shape)}, the rows have shape {format_shape(x.shape[-1:])}")
+    return x.shape, dtype
+
+
+def _standardize_gradient(y, g, x, *gain, axes, eps):
+    # u = (x - m) r, r = 1 / sqrt(var + eps), y = u gain: m and r depend on every x, and
+    # dJ/dx = (g gain - mean(g gain) - u mean(g gain u)) r. The gain needs the sums of g u too, so along axes that it does not vary
+    # in they are the same sums, times the gain; in rows they are products with it.
+    u = apply("standardize", [x], y.attrs) if gain else y
+    n, r, gu, last = mean_count(x, axes), _scale(x, axes, eps), g * u, x.ndim - 1
+    if gain and axes == (last,):
+        sums = [reshape(ops.matmul(v, gain[0]), x.shape[:-1] + (1,)) for v in (g, gu)]
+        return [(g * gain[0] - sums[0] / n - u * (sums[1] / n)) * r, ops.sum(gu, tuple(range(last)))]
+    sums = [ops.sum(v, axes, True) for v in (g, gu)]
+    dx = (g - sums[0] / n - u * (sums[1] / n)) * (r * gain[0] if gain else r)
+    return [dx, sums[1]] if gain else [dx]
+
+
+# Inputs: x and perhaps a gain, a number for each place of the last axis, with axes that are the last one, or all others.
+_composite("standardize", _standardize, _standardize_gradient, _standardize_infer)
 # d var / dx = 2 (x - m) / n: what x adds through m sums to zero
 _composite("variance", lambda x, axes: mean(square(x - mean(x, axes, True)), axes, True),
            lambda y, g, x, axes: [g * ((x - mean(x, axes, True)) * 2.0) / mean_count(x, axes)], _axes_infer)
@@ -224,15 +249,13 @@ def layer_norm(x, gain=None, shift=None, eps=1e-5):
     x = next(tensors)
     if x.ndim == 0 or x.shape[-1] in (0, BATCH):
         raise ShapeError(f"layer_norm: expected rows (..., d), got shape {format_shape(x.shape)}")
-    y = apply("standardize", [x], {"axis": x.ndim - 1, "eps": float(eps)})
-    for name, given in (("gain", gain), ("shift", shift)):
-        if given is not None:
-            v = next(tensors)
-            if v.shape != x.shape[-1:]:
-                raise ShapeError(f"layer_norm: {name} has shape {format_shape(v.shape)}, "
-                                 f"the rows have shape {format_shape(x.shape[-1:])}")
-            y = y * v if name == "gain" else y + v
-    return y
+    given = {name: next(tensors) for name, v in (("gain", gain), ("shift", shift)) if v is not None}
+    for name, v in given.items():
+        if v.shape != x.shape[-1:]:
+            raise ShapeError(f"layer_norm: {name} has shape {format_shape(v.shape)}, "
+                             f"the rows have shape {format_shape(x.shape[-1:])}")
+    y = apply("standardize", [x] + ([given["gain"]] if "gain" in given else []), {"axes": (x.ndim - 1,), "eps": float(eps)})
+    return y + given["shift"] if "shift" in given else y
 
 
 # ---------------------------------------------------------------- training and inference
@@ -260,6 +283,30 @@ def running(now, buffer, new):
     now, buffer, new : Tensor, all of one shape
     """
     return apply("running", [as_tensor(now), buffer, as_tensor(new)])
+
+
+def _batch_norm(inputs, attrs, training):
+    x, mean_, var, *gain = inputs
+    if mean_.op.kind != "source":  # statistics of this very batch, so x counts in them
+        return apply("standardize", [x, *gain], {"axes": tuple(range(x.ndim - 1)), **attrs})
+    scale = 1.0 / ops.sqrt(var + attrs["eps"])
+    return (x - mean_) * (scale * gain[0] if gain else scale)
+
+
+register(Operation("batch_norm", "composite", lambda inputs, attrs: (inputs[0].shape, common_dtype("batch_norm", inputs)), None,
+                   _batch_norm, by_mode=True))
+
+
+def batch_norm(x, mean, var, gain=None, eps=1e-5):
+    """``(x - mean) / sqrt(var + eps) * gain``, where mean and var are what `running` makes of those of x over all axes but the last:
+    in training those of the batch, in inference, and in a layer that is not trained, what its buffers hold.
+
+    Parameters
+    ----------
+    x : (..., d)
+    mean, var, gain : (d,)
+    """
+    return apply("batch_norm", [x, mean, var] + ([] if gain is None else [gain]), {"eps": float(eps)})
 
 
 # ---------------------------------------------------------------- losses, one number for each row

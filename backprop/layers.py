@@ -370,9 +370,8 @@ class BatchNorm(Layer):
         unbiased = var * (count / ops.maximum(count - 1.0, 1.0))
         mean = F.running(mean, self.running_mean.tensor, self._moved(self.running_mean, mean))
         var = F.running(var, self.running_var.tensor, self._moved(self.running_var, unbiased))
-        y = (x - mean) / ops.sqrt(var + self.eps)
         gain, shift = self._affine
-        y = y if gain is None else y * gain.tensor
+        y = F.batch_norm(x, mean, var, gain and gain.tensor, self.eps)
         return y if shift is None else y + shift.tensor
 
     def _moved(self, buffer, now):

@@ -503,11 +503,11 @@ _ATTRIBUTES = {
     "scatter_rows": {"rows": _natural, "bag": _flag, "mean": _flag, "padding": _padding},
     "leaky_relu": {"slope": number_of}, "elu": {"alpha": number_of}, "clip": {"low": number_of, "high": number_of},
     "softmax": {"axis": _natural}, "log_softmax": {"axis": _natural}, "logsumexp": {"axis": _natural},
-    "standardize": {"axis": _natural, "eps": number_of}, "variance": {"axes": _integers},
+    "standardize": {"axes": _integers, "eps": number_of}, "variance": {"axes": _integers}, "batch_norm": {"eps": number_of},
 }
 _ARITY = {code: arity for code, arity, _ in _core.MAP_OPS}
 _ARITY_OF_OTHERS = {"matmul": 2, "take": 2, "scatter_rows": 2, "prelu": 2, "binary_cross_entropy": 2, "softmax_cross_entropy": 2,
-                    "running": 3,
+                    "running": 3, "batch_norm": 3,
                     "softmax_cross_entropy_gradient": 3}
 
 
@@ -562,12 +562,14 @@ def _node(op, inputs, attrs, keys) -> Tensor:
     if op == "strided" and attrs.get("what") == "transpose":
         readers["axes"] = _integers
     attrs = {**_ADDED.get(op, {}), **attrs}
+    if op == "standardize" and "axis" in attrs:  # of older files
+        attrs["axes"] = [attrs.pop("axis")]
     if attrs.keys() != readers.keys():
         raise ValueError(f"its attributes must be {', '.join(readers) or 'none'}")
     attrs = {k: readers[k](v, f"{k!r}") for k, v in attrs.items()}
     arity = _ARITY[operation.code] if operation.kind == "map" else _ARITY_OF_OTHERS.get(op, 1)
-    if attrs.get("bag") and len(inputs) == 3:
-        arity = 3  # with weights
+    if (attrs.get("bag") and len(inputs) == 3) or (op in ("standardize", "batch_norm") and len(inputs) == arity + 1):
+        arity += 1  # with weights, or a gain
     if len(inputs) != arity if op != "concatenate" else not inputs:
         raise ValueError(f"it takes {arity} inputs, not {len(inputs)}")
     axes = (attrs.get("axis", 0), attrs.get("start", 0), attrs.get("stop", 1) - 1)
@@ -575,7 +577,7 @@ def _node(op, inputs, attrs, keys) -> Tensor:
         raise ValueError("it names an axis that its input does not have")
     if op in ("take", "scatter_rows") and attrs["padding"] >= (attrs["rows"] if op == "scatter_rows" else (*inputs[0].shape, 0)[0]):
         raise ValueError("'padding' is no row")
-    if op == "variance" and not all(0 <= a < inputs[0].ndim for a in attrs["axes"]):
+    if op in ("variance", "standardize") and not all(0 <= a < inputs[0].ndim for a in attrs["axes"]):
         raise ValueError("'axes' names an axis that its input does not have")
     if op == "dropout" and not 0 <= attrs["rate"] < 1:
         raise ValueError("'rate' must be in [0, 1)")

@@ -181,6 +181,10 @@ SAMPLES = {
     "standardize": (lambda x: bp.layer_norm(x, eps=0.01), lambda x: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 0.01),
                     [(reals(1, 1),), (reals(3, 5),), (reals(7),), (reals(2, 3, 4),), (reals(0, 3),), (reals(4, 40),), (reals(3, 1),),
                      (strided(3, 4),)]),
+    "standardize: columns": (lambda x, a: ops.apply("standardize", [x, a], {"axes": tuple(range(x.ndim - 1)), "eps": 0.01}),
+                             lambda x, a: (x - x.mean(tuple(range(x.ndim - 1)))) / np.sqrt(x.var(tuple(range(x.ndim - 1))) + 0.01) * a,
+                             [(reals(1, 1), reals(1)), (reals(5, 3), reals(3)), (reals(2, 3, 4), reals(4)), (reals(40, 4), reals(4)),
+                              (reals(2, 0), reals(0)), (strided(3, 4), reals(4))]),
     "variance": (lambda x: bp.functions.variance(x, (0, -1)), lambda x: x.var(tuple({0, x.ndim - 1}), keepdims=True),
                  [(reals(1, 1),), (reals(3, 5),), (reals(7),), (reals(2, 3, 4),), (reals(40, 4),), (reals(1, 3),), (strided(3, 4),),
                   (reals(2, 1, 2, 3),)]),
@@ -231,7 +235,7 @@ SAMPLES = {
 }
 
 # Operations without a gradient, or whose result is no function of their inputs; each has a test of its own.
-WITHOUT = {"lt", "le", "eq", "ne", "argmax", "random", "dropout", "running", "copy", "first", "coalesce",
+WITHOUT = {"lt", "le", "eq", "ne", "argmax", "random", "dropout", "running", "batch_norm", "copy", "first", "coalesce",
            "row_update", "stored_rows", "input", "parameter", "state", "data", "constant", "scalar"}
 
 # Kinds of samples that an operation cannot have, and why.

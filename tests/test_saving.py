@@ -44,7 +44,7 @@ def graph(dtype="float32"):
     a, b = bp.Input(4), bp.Input(2)
     h = bp.Dense(6, "gelu", name="h")
     c = h(bp.concatenate([a, b * np.array([0.5, -2.0])], axis=1))
-    d = h(c)  # shared
+    d = bp.BatchNorm(name="over")(bp.layer_norm(h(c), eps=0.1))  # h is shared
     gated = bp.where(d > 0.25, bp.softmax(d), bp.clip(d, -1, 1)) + bp.mean(c, axis=1, keepdims=True)
     e = bp.dropout(gated, 0.3)[:, ::-2] + bp.leaky_relu(bp.transpose(bp.reshape(c, (-1, 2, 3)), (0, 2, 1)).sum(2), 0.2)
     slope = bp.grad(bp.sum(bp.square(bp.logsumexp(c))), [a])[0]  # a gradient is a graph like any other
@@ -268,6 +268,9 @@ GRAPH_CHANGES = {
     "rate": at("dropout", "attrs", "rate", to=1.0),
     "key": at("dropout", "attrs", "key", to="k"),
     "axis": at("softmax", "attrs", "axis", to=2),
+    "axes": at("standardize", "attrs", "axes", to=[2]),
+    "inputs of a norm": at("batch_norm", "inputs", to=[0, 0, 0, 0, 0]),
+    "gain of a norm": at("standardize", "inputs", to=[0, 0]),
     "stop": at("reduce", "attrs", "stop", to=9),
     "kind": at("reduce", "attrs", "kind", to="prod"),
     "offset": at("strided", "attrs", "offset", to=10**9),
@@ -293,6 +296,16 @@ GRAPH_CHANGES = {
     "built for nothing": setting("layers", 0, "input", to=[]),
     "nodes": setting("nodes", to=[[]]),
 }
+
+
+def test_a_norm_of_an_older_file(tmp_path):
+    """It has one axis, and its gain apart."""
+    x = bp.Input(4)
+    bp.Network(x, bp.layer_norm(x)).save(tmp_path / "m")
+    tensors, metadata = read_tensors(tmp_path / "m")
+    assert '"axes":[1]' in metadata["network"]
+    write_tensors(tmp_path / "old", tensors, {**metadata, "network": metadata["network"].replace('"axes":[1]', '"axis":1')})
+    assert bits(bp.load(tmp_path / "old").predict(X[:, :4])) == bits(bp.load(tmp_path / "m").predict(X[:, :4]))
 
 
 @pytest.mark.parametrize("name", GRAPH_CHANGES)
