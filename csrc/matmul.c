@@ -31,11 +31,12 @@ enum {
     PACK_A_STRIDE = 1 << 10,
     PACK_B_ROWS = 48,
     PACK_B_BYTES = 96 << 10,
-    /* A tile of 3 vectors reads B at the pace of L2 in any case, and has few rows: B is read as it is up to more rows where its own are
-     * no more than a page apart; on one thread, for the blocks of several are low and each of them reads B. Others pack A row by row
-     * where the rows meet in the same sets of L1 and many columns use the copy. */
+    /* A tile of 3 vectors reads B at the pace of L2 in any case, and has few rows: B is read as it is up to more rows the nearer its own
+     * are, no more than a page apart; on one thread, for the blocks of several are low and each of them reads B. Others pack A row by
+     * row where the rows meet in the same sets of L1 and many columns use the copy. */
     PACK_NEAR_ROWS = 257,
     PACK_NEAR_STRIDE = 4 << 10,
+    PACK_NEAR_BYTES = 512 << 10, /* as many as m rows of B have */
     PACK_ROWS_COLUMNS = 512,
     PACK_ROWS_STRIDE = 3 << 10,
     /* An unpacked B of so many bytes, with rows of a page or more, hardly comes from L2. */
@@ -128,11 +129,12 @@ static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, v
     const int wide = t->nr == 3 * t->lanes;
     s.pack_a = s.g.rsa == 1 ? m > 1 && n >= PACK_A_COLUMNS && s.g.csa * t->real_bytes >= PACK_A_STRIDE
                             : !wide && m >= PACK_B_ROWS && n >= PACK_ROWS_COLUMNS && s.g.rsa * t->real_bytes >= PACK_ROWS_STRIDE;
-    const int near = wide && threads == 1 && !s.pack_a && s.g.rsb * t->real_bytes <= PACK_NEAR_STRIDE; /* a packed A likes a packed B */
+    const int64_t step = s.g.rsb * t->real_bytes;
+    const int near = wide && threads == 1 && !s.pack_a && step <= PACK_NEAR_STRIDE && m * step <= PACK_NEAR_BYTES; /* a packed A likes
+                                                                                                                     a packed B */
     if (s.swapped || s.b_transposed) s.pack_b = 0;
-    else s.pack_b = s.g.csb != 1 || (m >= (near ? PACK_NEAR_ROWS : PACK_B_ROWS) && kc * s.g.rsb * t->real_bytes > PACK_B_BYTES);
-    s.b_far = !s.pack_b && !s.swapped && !s.b_transposed && m < PACK_B_ROWS && k * s.g.rsb * t->real_bytes >= FAR_BYTES
-              && s.g.rsb * t->real_bytes >= FAR_STRIDE;
+    else s.pack_b = s.g.csb != 1 || (m >= (near ? PACK_NEAR_ROWS : PACK_B_ROWS) && kc * step > PACK_B_BYTES);
+    s.b_far = !s.pack_b && !s.swapped && !s.b_transposed && m < PACK_B_ROWS && k * step >= FAR_BYTES && step >= FAR_STRIDE;
     s.keep_b = s.pack_b && s.blocks_m >= 2 * threads && round_up(s.nc, t->nr) * k * t->real_bytes <= KEEP_BYTES;
     scratch_bytes(t, most_rows, m, n, k, &s.a_bytes, &s.b_bytes, &s.c_bytes);
     return s;
