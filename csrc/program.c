@@ -139,16 +139,24 @@ void *bp_context_arena(bp_context *x, size_t *bytes)
 
 static int64_t dim_now(const bp_context *x, int64_t dim) { return bp_dim_at(dim, x->args.rows); }
 
+/* The bytes of a matrix that no core's cache keeps until it is read again, else 0. */
+static double far_bytes(const bp_context *x, double rows, double cols)
+{
+    const double bytes = rows * cols * x->p->real_bytes;
+    return bytes >= 2 << 20 ? bytes : 0;
+}
+
 /* Nanoseconds on one core, to a factor of two: enough to say whether a thread is worth waking. The constants are those of 8 lanes. */
 static double predict(const bp_context *x, const bp_instr *in)
 {
     const double map = in->map ? in->map->ns : 0;
-    double ns = 0;
+    double ns = 0, memory = 0; /* a core waits for it whatever its lanes are */
     switch (in->op) {
     case BP_INSTR_MATMUL: {
-        const double mn = (double)dim_now(x, in->u.matmul.m) * (double)dim_now(x, in->u.matmul.n);
+        const double m = (double)dim_now(x, in->u.matmul.m), n = (double)dim_now(x, in->u.matmul.n), k = (double)dim_now(x, in->u.matmul.k);
         const bp_tiles *tiles = in->u.matmul.bf16 ? bp_tiles_of(x->k) : NULL;
-        ns = mn * ((tiles ? tiles->ns * x->k->lanes / 8 : 0.03) * (double)dim_now(x, in->u.matmul.k) + 0.2 + map);
+        ns = m * n * ((tiles ? tiles->ns * x->k->lanes / 8 : 0.03) * k + 0.2 + map);
+        memory = 0.033 * far_bytes(x, k, n); /* some 30 GB/s */
         break;
     }
     case BP_INSTR_MAP: ns = (double)dim_now(x, in->u.map.rows) * (double)dim_now(x, in->u.map.cols) * map; break;
@@ -179,11 +187,12 @@ static double predict(const bp_context *x, const bp_instr *in)
         ns = (double)(in->u.sum_blocks.m * in->u.sum_blocks.n) * (0.1 * (double)bp_row_blocks(x->args.rows) + map);
         break;
     }
-    return ns * 8 / x->k->lanes;
+    ns *= 8.0 / x->k->lanes;
+    return ns > memory ? ns : memory;
 }
 
-/* Nanoseconds that sharing an instruction costs beside waiting: numbers that another core wrote have to come over, as many of an
- * array as its cache holds. A product's rows of A and C belong to the same thread in every instruction, B does not; in a product of
+/* Nanoseconds that sharing an instruction costs beside waiting: numbers that another core wrote, or keeps, have to come over, as many
+ * of an array as its cache holds. A product's rows of A and C belong to the same thread in every instruction, B does not; in a product of
  * A^T, a sum over the rows, nothing does. */
 static double moved(const bp_context *x, double rows, double cols)
 {
@@ -196,7 +205,7 @@ static double sharing(const bp_context *x, const bp_instr *in)
     if (in->op != BP_INSTR_MATMUL)
         return 0;
     const double m = (double)dim_now(x, in->u.matmul.m), n = (double)dim_now(x, in->u.matmul.n), k = (double)dim_now(x, in->u.matmul.k);
-    return moved(x, k, n) + (in->u.matmul.trans_a ? moved(x, m, k) + moved(x, m, n) : 0);
+    return (far_bytes(x, k, n) > 0 ? 0 : moved(x, k, n)) + (in->u.matmul.trans_a ? moved(x, m, k) + moved(x, m, n) : 0);
 }
 
 /* What a thread costs, measured with bench/sweep.py: a job for one that is awake some microseconds; waking one as much again, and it
