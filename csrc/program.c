@@ -139,27 +139,45 @@ void *bp_context_arena(bp_context *x, size_t *bytes)
 
 static int64_t dim_now(const bp_context *x, int64_t dim) { return bp_dim_at(dim, x->args.rows); }
 
-/* The bytes of a matrix that no core's cache keeps until it is read again, else 0. */
-static double far_bytes(const bp_context *x, double rows, double cols)
+/* Whether what a program keeps between runs, weights and an optimiser's state, is more than the caches of two cores hold: then each
+ * run fetches it from beyond them, at some 30 GB/s and core, and no core has any of it to lose to another. */
+static int is_far(const bp_program *p)
 {
-    const double bytes = rows * cols * x->p->real_bytes;
-    return bytes >= 2 << 20 ? bytes : 0;
+    double bytes = 0;
+    for (int i = 1; i < p->n_spaces; i++)
+        if (p->spaces[i].elements > 0) bytes += (double)p->spaces[i].elements * p->spaces[i].element_bytes;
+    return bytes >= 4 << 20;
+}
+
+#define FAR_NS 0.03 /* a byte */
+
+/* Arrays that a map reads and writes element by element, beside an anchor's block. */
+static int streams(const bp_map *m)
+{
+    int n = m ? m->n_stores : 0;
+    for (int i = 0; m && i < m->n_loads; i++) n += m->loads[i].kind == BP_FULL && m->loads[i].at.space >= 0;
+    return n;
 }
 
 /* Nanoseconds on one core, to a factor of two: enough to say whether a thread is worth waking. The constants are those of 8 lanes. */
 static double predict(const bp_context *x, const bp_instr *in)
 {
     const double map = in->map ? in->map->ns : 0;
-    double ns = 0, memory = 0; /* a core waits for it whatever its lanes are */
+    double ns = 0, bytes = 0; /* that come from afar: a core waits for them whatever its lanes are */
     switch (in->op) {
     case BP_INSTR_MATMUL: {
         const double m = (double)dim_now(x, in->u.matmul.m), n = (double)dim_now(x, in->u.matmul.n), k = (double)dim_now(x, in->u.matmul.k);
         const bp_tiles *tiles = in->u.matmul.bf16 ? bp_tiles_of(x->k) : NULL;
         ns = m * n * ((tiles ? tiles->ns * x->k->lanes / 8 : 0.03) * k + 0.2 + map);
-        memory = 0.033 * far_bytes(x, k, n); /* some 30 GB/s */
+        bytes = (k * n + m * n * streams(in->map)) * x->p->real_bytes;
         break;
     }
-    case BP_INSTR_MAP: ns = (double)dim_now(x, in->u.map.rows) * (double)dim_now(x, in->u.map.cols) * map; break;
+    case BP_INSTR_MAP: {
+        const double elements = (double)dim_now(x, in->u.map.rows) * (double)dim_now(x, in->u.map.cols);
+        ns = elements * map;
+        bytes = elements * streams(in->map) * x->p->real_bytes;
+        break;
+    }
     case BP_INSTR_REDUCE:
         ns = (double)dim_now(x, in->u.reduce.outer) * (double)dim_now(x, in->u.reduce.inner) *
              (0.15 * (double)dim_now(x, in->u.reduce.r) + map);
@@ -188,7 +206,7 @@ static double predict(const bp_context *x, const bp_instr *in)
         break;
     }
     ns *= 8.0 / x->k->lanes;
-    return ns > memory ? ns : memory;
+    return x->far && ns < FAR_NS * bytes ? FAR_NS * bytes : ns;
 }
 
 /* Nanoseconds that sharing an instruction costs beside waiting: numbers that another core wrote, or keeps, have to come over, as many
@@ -205,7 +223,7 @@ static double sharing(const bp_context *x, const bp_instr *in)
     if (in->op != BP_INSTR_MATMUL)
         return 0;
     const double m = (double)dim_now(x, in->u.matmul.m), n = (double)dim_now(x, in->u.matmul.n), k = (double)dim_now(x, in->u.matmul.k);
-    return (far_bytes(x, k, n) > 0 ? 0 : moved(x, k, n)) + (in->u.matmul.trans_a ? moved(x, m, k) + moved(x, m, n) : 0);
+    return (x->far ? 0 : moved(x, k, n)) + (in->u.matmul.trans_a ? moved(x, m, k) + (x->far ? 0 : moved(x, m, n)) : 0);
 }
 
 /* What a thread costs, measured with bench/sweep.py: a job for one that is awake some microseconds; waking one as much again, and it
@@ -248,6 +266,7 @@ static void make_plan(bp_context *x)
     bp_plan *blocks = NULL;
     double saved = 0;
     x->plan_ns = 0;
+    x->far = is_far(x->p);
     for (int64_t i = 0; i < x->p->n_instrs; i++) {
         const bp_instr *in = &x->p->instrs[i];
         const double ns = predict(x, in);

@@ -123,6 +123,7 @@ struct bp_context {
     int64_t plan_rows;        /* the plan below is for so many rows (-1: none) and threads */
     int plan_threads, plan_forced;
     double plan_ns;           /* sum of the plan */
+    int far;                  /* its weights and state come from beyond the caches in every run */
     int together;             /* its work for several threads is worth waking them */
     char **bases;             /* [n_spaces + 1] */
     bp_plan *plan;            /* [n_instrs] */
