@@ -113,9 +113,14 @@ static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, v
     const int64_t most_rows = block_rows(t, block_columns(t, n, s.blocks_n));
     s.blocks_m = ceil_div(m, most_rows);
     if (threads > 1 && s.blocks_m * s.blocks_n < 4 * threads) { /* few blocks: the same number of them for each thread */
-        s.blocks_m = max64(min64(round_up(s.blocks_m, threads), m / (2 * t->mr)), s.blocks_m);
+        const int64_t most_m = m / (2 * t->mr), most_n = n / (4 * t->nr);
+        const int few = s.blocks_m == 1 && 2 * m < n; /* rows: each thread reads its columns of B, not all of it */
+        if (few)
+            s.blocks_n = max64(min64(round_up(s.blocks_n, threads), most_n), s.blocks_n);
+        if (!few || s.blocks_n < threads)
+            s.blocks_m = max64(min64(round_up(s.blocks_m, threads), most_m), s.blocks_m);
         if (s.blocks_m * s.blocks_n < threads)
-            s.blocks_n = max64(min64(ceil_div(threads, s.blocks_m), n / (4 * t->nr)), s.blocks_n);
+            s.blocks_n = max64(min64(ceil_div(threads, s.blocks_m), most_n), s.blocks_n);
     }
     s.mc = round_up(ceil_div(m, s.blocks_m), t->mr);
     s.nc = block_columns(t, n, s.blocks_n);
