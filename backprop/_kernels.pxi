@@ -30,7 +30,9 @@ cdef extern from "kernels.h" nogil:
         bp_epilogue_fn epilogue
         void *epilogue_arg
     size_t bp_gemm_scratch(const bp_kernels *, int64_t m, int64_t n, int64_t k, int threads)
-    void bp_gemm_run(const bp_kernels *, const bp_gemm *, int threads, void *scratch)
+    ctypedef struct bp_gemm_plan:
+        pass
+    void bp_gemm_run(const bp_kernels *, const bp_gemm *, bp_gemm_plan *kept, int threads, void *scratch)
     ctypedef struct bp_tiles:
         double (*peak)(int64_t rounds, double *sink) noexcept nogil
     const bp_tiles *bp_tiles_of(const bp_kernels *)
@@ -288,7 +290,7 @@ def kernel_matmul(isa, a, b, out, bint trans_a=False, bint trans_b=False, int th
         if bfloat16:
             bp_gemm_bf16_run(kernels, on, &g, threads, scratch)
         else:
-            bp_gemm_run(kernels, &g, threads, scratch)
+            bp_gemm_run(kernels, &g, NULL, threads, scratch)
         for at in range(guard):
             intact &= behind[at] == 0xa5
     PyMem_Free(block)

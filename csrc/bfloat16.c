@@ -165,7 +165,7 @@ void bp_gemm_bf16_run(const bp_kernels *t, const bp_tiles *tiles, const bp_gemm 
         r.csa = by_columns(g->rsa, g->csa) ? m : 1;
         r.rsb = by_columns(g->rsb, g->csb) ? 1 : n;
         r.csb = by_columns(g->rsb, g->csb) ? k : 1;
-        bp_gemm_run(t, &r, threads, (char *)s.b + rounded_bytes(k, n));
+        bp_gemm_run(t, &r, NULL, threads, (char *)s.b + rounded_bytes(k, n));
         return;
     }
     s.b = (char *)scratch + packed_bytes(m, k);

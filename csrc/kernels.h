@@ -117,11 +117,25 @@ typedef struct {
     void *c; int64_t ldc;                       /* NULL: blocks live in scratch, seen by the epilogue alone */
     bp_epilogue_fn epilogue; void *epilogue_arg;  /* may be NULL */
 } bp_gemm;
+/* How a product is cut into blocks (matmul.c). It depends on sizes, strides and threads alone, so that who repeats a product, with the
+ * same strides, keeps it for the next time; zeros: none yet. */
+typedef struct {
+    int64_t m, n, k; int threads;               /* of the product that it is for */
+    int64_t mc, nc, ns;                         /* rows and columns of a block, columns of a strip */
+    int64_t blocks_m, blocks_n;
+    int pack_a, pack_b;
+    int keep_b;                                 /* packed B stays for the next task of the same columns */
+    int b_far;                                  /* B comes from beyond L2 and is not packed */
+    int b_transposed;                           /* one row by a transposed B, which is then turned in registers */
+    int swapped;                                /* C^T = B^T A^T: lanes run along m, for a narrow C or a transposed B; A is packed where
+                                                   it is not transposed */
+    size_t a_bytes, b_bytes, c_bytes;           /* a thread's scratch: c0 of the kept B in 64 bytes, packed A, packed B, block of C */
+} bp_gemm_plan;
 /* Scratch that any product with sizes up to (m, n, k) needs on so many threads, in bytes (a multiple of 64). */
 size_t bp_gemm_scratch(const bp_kernels *, int64_t m, int64_t n, int64_t k, int threads);
 /* C[i,j] = (b0 + b1) + b2 ...: bq is the fma chain over k in [256 q, 256 (q+1)), ascending, from 0. The same bits for
  * every path, block size, thread count and instruction set with fma. k == 0 gives zeros. */
-void bp_gemm_run(const bp_kernels *, const bp_gemm *, int threads, void *scratch);
+void bp_gemm_run(const bp_kernels *, const bp_gemm *, bp_gemm_plan *kept, int threads, void *scratch); /* kept may be NULL */
 
 /* The same of float32 operands rounded to bfloat16, with float32 sums (bfloat16.c): on tiles, where each element is one chain
  * over k, or, where `tiles` is NULL, as bp_gemm_run has it. For either the bits are the same for any number of threads. */

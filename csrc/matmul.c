@@ -53,19 +53,12 @@ static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-typedef struct {
+typedef struct { /* a product that runs */
     const bp_kernels *kernels;
     bp_gemm g;
-    int64_t mc, nc, ns;        /* rows and columns of a block, columns of a strip */
-    int64_t blocks_m, blocks_n;
-    int pack_a, pack_b;
-    int keep_b;                /* packed B stays for the next task of the same columns */
-    int b_far;                 /* B comes from beyond L2 and is not packed */
-    int b_transposed;          /* one row by a transposed B, which is then turned in registers */
-    int swapped;               /* C^T = B^T A^T: lanes run along m, for a narrow C or a transposed B; A is packed where it is not transposed */
-    char *scratch;             /* per thread: c0 of the kept B in 64 bytes, packed A, packed B, block of C */
-    size_t a_bytes, b_bytes, c_bytes;
-} gemm_plan;
+    const bp_gemm_plan *plan;
+    char *scratch;
+} product;
 
 static int64_t strip_columns(const bp_kernels *t) { return B_BYTES / (KC * t->real_bytes) / t->nr * t->nr; }
 
@@ -101,12 +94,10 @@ size_t bp_gemm_scratch(const bp_kernels *t, int64_t m, int64_t n, int64_t k, int
     return (64 + a + b + c) * (size_t)max64(threads, 1);
 }
 
-static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, void *scratch)
+static bp_gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads)
 {
-    gemm_plan s = {.kernels = t, .g = *g, .scratch = scratch};
     const int64_t m = g->m, n = g->n, k = g->k, kc = min64(k, KC);
-    if (n == 1) s.g.csb = 1; /* strides of an axis of length 1 mean nothing */
-    s.ns = strip_columns(t);
+    bp_gemm_plan s = {.m = m, .n = n, .k = k, .threads = threads, .ns = strip_columns(t)};
 
     const int whole = n * k * t->real_bytes <= WHOLE_BYTES && n * t->mr * t->real_bytes <= C_BYTES;
     s.blocks_n = whole ? 1 : ceil_div(n, NC);
@@ -127,18 +118,18 @@ static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, v
     s.blocks_m = ceil_div(m, s.mc);
     s.blocks_n = ceil_div(n, s.nc);
 
-    const int turned = s.g.csa == 1 && n <= SWAP_COLUMNS && k >= SWAP_STEPS && t->lanes >= SWAP_LANES;
-    s.swapped = (s.g.rsa == 1 || turned) && 2 * n <= t->lanes && m >= t->lanes; /* else most lanes would idle */
-    if (s.g.csb != 1 && m % t->lanes == 0 && m > 1 && m <= SWAP_ROWS) s.swapped |= 2 * m * (k + n) <= n * k;
-    s.b_transposed = m == 1 && g->rsb == 1 && s.g.csb != 1;
+    const int turned = g->csa == 1 && n <= SWAP_COLUMNS && k >= SWAP_STEPS && t->lanes >= SWAP_LANES;
+    s.swapped = (g->rsa == 1 || turned) && 2 * n <= t->lanes && m >= t->lanes; /* else most lanes would idle */
+    if (g->csb != 1 && m % t->lanes == 0 && m > 1 && m <= SWAP_ROWS) s.swapped |= 2 * m * (k + n) <= n * k;
+    s.b_transposed = m == 1 && g->rsb == 1 && g->csb != 1;
     const int wide = t->nr == 3 * t->lanes;
-    s.pack_a = s.g.rsa == 1 ? m > 1 && n >= PACK_A_COLUMNS && s.g.csa * t->real_bytes >= PACK_A_STRIDE
-                            : !wide && m >= PACK_B_ROWS && n >= PACK_ROWS_COLUMNS && s.g.rsa * t->real_bytes >= PACK_ROWS_STRIDE;
-    const int64_t step = s.g.rsb * t->real_bytes;
+    s.pack_a = g->rsa == 1 ? m > 1 && n >= PACK_A_COLUMNS && g->csa * t->real_bytes >= PACK_A_STRIDE
+                            : !wide && m >= PACK_B_ROWS && n >= PACK_ROWS_COLUMNS && g->rsa * t->real_bytes >= PACK_ROWS_STRIDE;
+    const int64_t step = g->rsb * t->real_bytes;
     const int near = wide && threads == 1 && !s.pack_a && step <= PACK_NEAR_STRIDE && m * step <= PACK_NEAR_BYTES; /* a packed A likes
                                                                                                                      a packed B */
     if (s.swapped || s.b_transposed) s.pack_b = 0;
-    else s.pack_b = s.g.csb != 1 || (m >= (near ? PACK_NEAR_ROWS : PACK_B_ROWS) && kc * step > PACK_B_BYTES);
+    else s.pack_b = g->csb != 1 || (m >= (near ? PACK_NEAR_ROWS : PACK_B_ROWS) && kc * step > PACK_B_BYTES);
     s.b_far = !s.pack_b && !s.swapped && !s.b_transposed && m < PACK_B_ROWS && k * step >= FAR_BYTES && step >= FAR_STRIDE;
     s.keep_b = s.pack_b && s.blocks_m >= 2 * threads && round_up(s.nc, t->nr) * k * t->real_bytes <= KEEP_BYTES;
     scratch_bytes(t, most_rows, m, n, k, &s.a_bytes, &s.b_bytes, &s.c_bytes);
@@ -147,13 +138,14 @@ static gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads, v
 
 static void run_block(void *arg, int64_t task, int thread)
 {
-    const gemm_plan *s = arg;
-    const bp_gemm *g = &s->g;
-    const bp_kernels *t = s->kernels;
+    const product *x = arg;
+    const bp_gemm_plan *s = x->plan;
+    const bp_gemm *g = &x->g;
+    const bp_kernels *t = x->kernels;
     const int64_t size = t->real_bytes;
     const int64_t r0 = task % s->blocks_m * s->mc, r1 = min64(r0 + s->mc, g->m); /* tasks go down the columns */
     const int64_t c0 = task / s->blocks_m * s->nc, c1 = min64(c0 + s->nc, g->n);
-    char *own = s->scratch + (size_t)thread * (64 + s->a_bytes + s->b_bytes + s->c_bytes);
+    char *own = x->scratch + (size_t)thread * (64 + s->a_bytes + s->b_bytes + s->c_bytes);
     char *a_pack = own + 64, *b_pack = a_pack + s->a_bytes;
     char *c = g->c ? (char *)g->c + (r0 * g->ldc + c0) * size : b_pack + s->b_bytes; /* C[r0, c0] */
     int64_t *kept = (int64_t *)(void *)own;
@@ -201,15 +193,18 @@ static void run_block(void *arg, int64_t task, int thread)
     if (g->epilogue) g->epilogue(g->epilogue_arg, thread, r0, r1, c0, c1, c, ldc);
 }
 
-void bp_gemm_run(const bp_kernels *t, const bp_gemm *g, int threads, void *scratch)
+void bp_gemm_run(const bp_kernels *t, const bp_gemm *g, bp_gemm_plan *kept, int threads, void *scratch)
 {
     if (g->m == 0 || g->n == 0) return;
-    gemm_plan s = make_plan(t, g, threads, scratch);
-    const int64_t tasks = s.blocks_m * s.blocks_n;
-    if (s.keep_b)
+    bp_gemm_plan own = {0}, *const s = kept ? kept : &own;
+    product x = {t, *g, s, scratch};
+    if (g->n == 1) x.g.csb = 1; /* strides of an axis of length 1 mean nothing */
+    if (s->m != g->m || s->n != g->n || s->k != g->k || s->threads != threads) *s = make_plan(t, &x.g, threads);
+    const int64_t tasks = s->blocks_m * s->blocks_n;
+    if (s->keep_b)
         for (int i = 0; i < threads; i++)
-            *(int64_t *)(void *)(s.scratch + (size_t)i * (64 + s.a_bytes + s.b_bytes + s.c_bytes)) = -1;
-    if (threads > 1 && tasks > 1) bp_parallel(threads, tasks, run_block, &s);
+            *(int64_t *)(void *)(x.scratch + (size_t)i * (64 + s->a_bytes + s->b_bytes + s->c_bytes)) = -1;
+    if (threads > 1 && tasks > 1) bp_parallel(threads, tasks, run_block, &x);
     else
-        for (int64_t i = 0; i < tasks; i++) run_block(&s, i, 0);
+        for (int64_t i = 0; i < tasks; i++) run_block(&x, i, 0);
 }

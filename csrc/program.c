@@ -45,6 +45,12 @@ static void *carve(char *base, size_t *used, int64_t count, size_t bytes)
     return at;
 }
 
+static bp_gemm_plan *no_plans(bp_gemm_plan *plans, int64_t n)
+{
+    if (plans) memset(plans, 0, (size_t)n * sizeof *plans);
+    return plans;
+}
+
 /* Gives every part of a context its place in the block at `base` and returns the bytes of all. */
 static size_t lay_out(bp_context *x, char *base)
 {
@@ -89,6 +95,7 @@ static size_t lay_out(bp_context *x, char *base)
     if (gemm < x->block_gemm * (size_t)threads)
         gemm = x->block_gemm * (size_t)threads;
     x->gemm = carve(base, &used, 1, gemm);
+    x->gemm_plans = no_plans(carve(base, &used, p->n_instrs, sizeof *x->gemm_plans), p->n_instrs);
     x->workers = carve(base, &used, p->row_blocks ? threads : 0, sizeof *x->workers);
     for (int64_t t = 0; p->row_blocks && t < threads; t++) {
         bp_context counted, *w = base ? &x->workers[t] : &counted;
@@ -98,6 +105,7 @@ static size_t lay_out(bp_context *x, char *base)
         w->scalars = carve(base, &used, p->max_scalars, sizeof *w->scalars);
         w->reduced = carve(base, &used, p->max_block_reduce, (size_t)real);
         w->arena = carve(base, &used, 1, (size_t)p->block_bytes);
+        w->gemm_plans = no_plans(carve(base, &used, p->n_instrs, sizeof *w->gemm_plans), p->n_instrs);
     }
     x->arena = carve(base, &used, 1, (size_t)p->arena_bytes);
     return used;
@@ -334,7 +342,7 @@ static void run_matmul(bp_context *x, const bp_instr *in, int threads)
         g.epilogue_arg = x;
     }
     if (in->u.matmul.bf16) bp_gemm_bf16_run(x->k, tiles, &g, threads, x->gemm);
-    else bp_gemm_run(x->k, &g, threads, x->gemm);
+    else bp_gemm_run(x->k, &g, &x->gemm_plans[in - x->p->instrs], threads, x->gemm);
 }
 
 static void map_rows(const bp_job *j, int thread, int64_t low, int64_t high)

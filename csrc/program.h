@@ -139,6 +139,7 @@ struct bp_context {
     bp_call_array *call_arrays; /* [max_call] */
     int64_t *order;           /* [capacity] row numbers of a step of bp_fit */
     char *gemm;               /* scratch of matmul.c */
+    bp_gemm_plan *gemm_plans; /* [n_instrs] of the products */
     size_t block_gemm;        /* its bytes for one thread in a row block */
     struct bp_context *workers; /* [threads] contexts that row blocks and ROW_UPDATE run in; there, arena is space n_spaces, */
     int64_t block;            /* and this is the number of the block (0 elsewhere) */

@@ -137,7 +137,7 @@ INLINE void few_steps(const int rows, const int steps, int64_t n, int first, con
 }
 
 /* C[0:rows, 0:n] (+)= A B, a page of FEW_STEPS rows of B after another: streams that the processor knows and runs ahead of. */
-INLINE void few_rows(const int rows, int64_t n, const tile_common *t, const real *a, const real *b, real *c)
+INLINE void some_rows(const int rows, int64_t n, const tile_common *t, const real *a, const real *b, real *c)
 {
     real sums[FEW * FEW_COLUMNS]; /* [rows][FEW_COLUMNS] */
     for (int64_t j = 0; j < n; j += FEW_COLUMNS) {
@@ -152,6 +152,17 @@ INLINE void few_rows(const int rows, int64_t n, const tile_common *t, const real
                 real *const to = c + i * t->ldc + j + q;
                 v_storen(to, t->add ? v_add(v_loadn(to, nq), v_load(sums + i * FEW_COLUMNS + q)) : v_load(sums + i * FEW_COLUMNS + q), nq);
             }
+    }
+}
+
+/* The same for 1 <= rows <= FEW; apart, for the sums take a stack that no other product should pay for. */
+__attribute__((noinline)) static void few_rows(int64_t rows, int64_t n, const tile_common *t, const real *a, const real *b, real *c)
+{
+    switch (rows) {
+    case 1: some_rows(1, n, t, a, b, c); break;
+    case 2: some_rows(2, n, t, a, b, c); break;
+    case 3: some_rows(3, n, t, a, b, c); break;
+    default: some_rows(FEW, n, t, a, b, c); break;
     }
 }
 
@@ -205,12 +216,8 @@ static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t 
         return;
     }
     if (t.far && m <= FEW) {
-        switch (m) {
-        case 1: few_rows(1, n, &t, a, b, c); return;
-        case 2: few_rows(2, n, &t, a, b, c); return;
-        case 3: few_rows(3, n, &t, a, b, c); return;
-        default: few_rows(FEW, n, &t, a, b, c); return;
-        }
+        few_rows(m, n, &t, a, b, c);
+        return;
     }
     if (m <= 2 && !b_packed) {
         for (; m == 1 && n - j >= 8 * VL; j += 8 * VL) tile(1, 8, VL, 1, ANY, &t, a, b + j, c + j);
