@@ -19,6 +19,7 @@ enum {
     MC = 256, NC = 256,
     KC = BP_TILE_CHUNK * BP_TILE_STEPS,
     PAIR = 2 * BP_TILE_LINES,  /* panels come in twos */
+    WHOLE_BYTES = 512 << 10,   /* of a packed B whose product hands over whole rows: _WHOLE_BYTES of lower.py */
     APART = 16,                /* numbers between the rows of sums: rows of 1 KB would meet too */
 };
 
@@ -33,16 +34,34 @@ static size_t packed_bytes(int64_t x, int64_t k)
     return (size_t)round_up(x, PAIR) * (size_t)round_up(k, BP_TILE_STEPS) * sizeof(uint16_t);
 }
 
-static size_t block_bytes(int64_t m, int64_t n) /* of the sums of a block of C */
+/* Whether blocks of C are whole rows, as matmul.c has it. */
+static int whole_rows(int64_t n, int64_t k) { return n > NC && packed_bytes(n, max64(k, 1)) <= WHOLE_BYTES; }
+
+/* Most rows of a block. */
+static int64_t block_rows(int64_t n, int64_t k)
 {
-    return (size_t)(round_up(min64(m, MC), PAIR) * (round_up(min64(n, NC), PAIR) + APART)) * sizeof(float);
+    return whole_rows(n, k) ? max64(MC * NC / round_up(n, PAIR) / PAIR * PAIR, PAIR) : MC;
+}
+
+/* Numbers of the sums of a block of C, rows * (columns + APART), in a product of these sizes, and of up to these sizes. */
+static int64_t block_numbers(int64_t m, int64_t n, int64_t k)
+{
+    const int64_t cols = whole_rows(n, k) ? n : min64(n, NC);
+    return min64(round_up(m, PAIR), block_rows(n, k)) * (round_up(cols, PAIR) + APART);
+}
+
+static int64_t most_numbers(int64_t m, int64_t n)
+{
+    const int64_t widest = WHOLE_BYTES / (BP_TILE_STEPS * (int64_t)sizeof(uint16_t)); /* columns of whole rows, at k = 1 */
+    return min64(round_up(m, PAIR) * (round_up(n, PAIR) + APART),
+                 max64(MC * (NC + APART), PAIR * (min64(round_up(n, PAIR), widest) + APART)));
 }
 
 static size_t rounded_bytes(int64_t rows, int64_t cols) { return (size_t)round_up(rows * cols * (int64_t)sizeof(float), 64); }
 
 size_t bp_gemm_bf16_scratch(const bp_kernels *t, const bp_tiles *tiles, int64_t m, int64_t n, int64_t k, int threads)
 {
-    if (tiles) return packed_bytes(m, k) + packed_bytes(n, k) + block_bytes(m, n) * (size_t)max64(threads, 1);
+    if (tiles) return packed_bytes(m, k) + packed_bytes(n, k) + (size_t)(most_numbers(m, n) * max64(threads, 1)) * sizeof(float);
     return rounded_bytes(m, k) + rounded_bytes(k, n) + bp_gemm_scratch(t, m, n, k, threads);
 }
 
@@ -54,7 +73,7 @@ typedef struct {
     int64_t mc, nc, blocks_n;
     int64_t lines_a, lines_b, steps; /* packed: multiples of PAIR, and of the steps of a tile */
     void *a, *b;               /* the operands, packed or rounded: A by rows, B by columns or by rows */
-    char *blocks;              /* the sums of a block of C for each thread */
+    float *blocks;             /* the sums of a block of C for each thread */
 } plan;
 
 /* ------------------------------------------------------------------ without tiles */
@@ -115,7 +134,7 @@ static void run_block(void *arg, int64_t task, int thread)
     const int64_t r0 = task / s->blocks_n * s->mc, r1 = min64(r0 + s->mc, g->m);
     const int64_t c0 = task % s->blocks_n * s->nc, c1 = min64(c0 + s->nc, g->n);
     const int64_t rows = round_up(r1 - r0, PAIR), cols = round_up(c1 - c0, PAIR), ld = cols + APART;
-    float *const sums = (float *)(void *)(s->blocks + (size_t)thread * block_bytes(g->m, g->n)); /* [rows][ld] */
+    float *const sums = s->blocks + thread * block_numbers(g->m, g->n, g->k); /* [rows][ld] */
     s->tiles->begin();
     int64_t p0 = 0;
     do { /* once even if k == 0: that writes the zeros */
@@ -169,15 +188,15 @@ void bp_gemm_bf16_run(const bp_kernels *t, const bp_tiles *tiles, const bp_gemm 
         return;
     }
     s.b = (char *)scratch + packed_bytes(m, k);
-    s.blocks = (char *)s.b + packed_bytes(n, k);
+    s.blocks = (float *)(void *)((char *)s.b + packed_bytes(n, k));
     s.lines_a = round_up(m, PAIR);
     s.lines_b = round_up(n, PAIR);
     s.steps = round_up(k, BP_TILE_STEPS);
     s.parts_a = parts_of(m, PAIR, threads);
     s.parts_b = parts_of(n, PAIR, threads);
     run(threads, s.parts_a + s.parts_b, pack_part, &s);
-    int64_t blocks_m = ceil_div(m, MC);
-    s.blocks_n = ceil_div(n, NC);
+    int64_t blocks_m = ceil_div(m, block_rows(n, k));
+    s.blocks_n = whole_rows(n, k) ? 1 : ceil_div(n, NC);
     if (threads > 1 && blocks_m * s.blocks_n < 4 * threads) /* few blocks: the same number of them for each thread */
         blocks_m = max64(min64(round_up(blocks_m, threads), ceil_div(m, 2 * PAIR)), blocks_m);
     s.mc = round_up(ceil_div(m, blocks_m), PAIR);

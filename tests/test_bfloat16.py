@@ -29,11 +29,12 @@ def rounded(x):
     return near.astype(np.uint32).view(np.float32).reshape(np.shape(x))
 
 
-def product(way, a, b, trans_a=False, trans_b=False, threads=1):
+def product(way, a, b, trans_a=False, trans_b=False, threads=1, in_scratch=False):
     """op(a) op(b) into an array that held NaN."""
     isa, tiles = way
     out = np.full((a.shape[int(trans_a)], b.shape[int(not trans_b)]), np.nan, np.float32)
-    _core.kernel_matmul(isa, a, b, out, trans_a=trans_a, trans_b=trans_b, threads=threads, bfloat16=True, tiles=tiles)
+    _core.kernel_matmul(isa, a, b, out, trans_a=trans_a, trans_b=trans_b, threads=threads, bfloat16=True, tiles=tiles,
+                        in_scratch=in_scratch)
     return out
 
 
@@ -76,20 +77,20 @@ def test_packing_rounds_alike(way):
 def test_integers_are_exact(way):
     """Whole numbers up to 255 are bfloat16, and sums below 2^24 float32."""
     rng = np.random.default_rng(1)
-    threads = itertools.cycle([1, 2, 3])
+    threads, in_scratch = itertools.cycle([1, 2, 3]), itertools.cycle([False, True])
     shapes = [(m, n, k) for m, n, k in itertools.product(EDGES, repeat=3) if len({m, n, k} & {1, 17, 32, 100, 257}) >= 2]
-    for m, n, k in [*shapes, (3, 4, 0), (600, 70, 40), (40, 1100, 600), (65, 33, 1500)]:
+    for m, n, k in [*shapes, (3, 4, 0), (600, 70, 40), (40, 1100, 600), (65, 33, 1500), (300, 700, 50), (70, 8200, 3), (70, 8192, 5)]:
         most = min(255, int((2**24 / max(k, 1)) ** 0.5))
         a, b = rng.integers(-most, most + 1, (m, k)), rng.integers(-most, most + 1, (k, n))
         for trans_a, trans_b in TRANSPOSITIONS:
             x, y = stored(a.astype(np.float32), trans_a), stored(b.astype(np.float32), trans_b)
-            assert np.array_equal(product(way, x, y, trans_a, trans_b, next(threads)), a @ b), (m, n, k, trans_a, trans_b)
+            assert np.array_equal(product(way, x, y, trans_a, trans_b, next(threads), next(in_scratch)), a @ b), (m, n, k, trans_a, trans_b)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_close_to_the_exact_product_of_rounded_operands(way):
     rng = np.random.default_rng(2)
-    for m, n, k in [(5, 7, 3), (33, 65, 100), (257, 17, 1025), (600, 530, 70)]:
+    for m, n, k in [(5, 7, 3), (33, 65, 100), (257, 17, 1025), (600, 530, 70), (300, 530, 600)]:
         a, b = rng.standard_normal((m, k)).astype(np.float32), rng.standard_normal((k, n)).astype(np.float32)
         x, y = rounded(a).astype(np.float64), rounded(b).astype(np.float64)
         bound = (k + 1) * 2.0**-24 * (abs(x) @ abs(y))  # k roundings of sums, each of half a unit in the last place

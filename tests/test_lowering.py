@@ -60,9 +60,10 @@ def test_a_long_step_updates_last():
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
 def test_updates_of_a_large_product_run_right_behind_it(optimizer):
     """Up to 512 columns, or with an operand of at most a megabyte, rows are handed over whole, else in pieces."""
-    for width, rows, behind in ((512, 1024, False), (513, 511, False), (513, 512, True)):
+    for width, rows, behind, precision in ((512, 1024, False, None), (513, 511, False, None), (513, 512, True, None),
+                                           (513, 511, False, "bfloat16"), (513, 512, True, "bfloat16")):
         layers = [bp.Dense(width, "relu"), bp.Dense(width, "tanh"), bp.Dense(3)]
-        text = trainer(((20,), layers), optimizer=optimizer).describe(rows).splitlines()
+        text = trainer(((20,), layers), optimizer=optimizer, precision=precision).describe(rows).splitlines()
         for inputs in (20, width):
             update = next(i for i, line in enumerate(text) if f"[{inputs},{width}]@parameters" in line)
             assert ((" map " in text[update] and f"[{inputs},{width}]" in text[update - 1] and " matmul " in text[update - 1])
