@@ -34,8 +34,11 @@ static size_t packed_bytes(int64_t x, int64_t k)
     return (size_t)round_up(x, PAIR) * (size_t)round_up(k, BP_TILE_STEPS) * sizeof(uint16_t);
 }
 
-/* Whether blocks of C are whole rows, as matmul.c has it. */
-static int whole_rows(int64_t n, int64_t k) { return n > NC && packed_bytes(n, max64(k, 1)) <= WHOLE_BYTES; }
+/* Whether blocks of C are whole rows: where packed B leaves room in L2, of which an epilogue takes the more the wider they are. */
+static int whole_rows(int64_t n, int64_t k)
+{
+    return n > NC && packed_bytes(n, max64(k, 1)) <= (size_t)(n <= 2 * NC ? 2 * WHOLE_BYTES : WHOLE_BYTES);
+}
 
 /* Most rows of a block. */
 static int64_t block_rows(int64_t n, int64_t k)
