@@ -29,6 +29,7 @@ cdef extern from "kernels.h" nogil:
         int64_t ldc
         bp_epilogue_fn epilogue
         void *epilogue_arg
+        int updates
     size_t bp_gemm_scratch(const bp_kernels *, int64_t m, int64_t n, int64_t k, int threads)
     ctypedef struct bp_gemm_plan:
         pass
@@ -267,6 +268,7 @@ def kernel_matmul(isa, a, b, out, bint trans_a=False, bint trans_b=False, int th
     g.ldc = z.stride(0) if g.m > 1 else g.n
     g.epilogue = NULL
     g.epilogue_arg = NULL
+    g.updates = 0
     cdef copied copy = copied(<char *>g.c, g.ldc * z.view.itemsize, z.view.itemsize)
     if in_scratch:
         g.c = NULL

@@ -114,7 +114,8 @@ def lower(outputs, dtype: str, *, storage: dict[str, Storage] | None = None, ass
         nodes, merged = _order([*homes, *wanted], homes, late, checks)
     nodes = _expressible(nodes)
     item = np.dtype(dtype).itemsize
-    builder = _Grouping(nodes, homes, checks, set(late), merged, fuse, updates, capacity, _WHOLE_BYTES // item)
+    builder = _Grouping(nodes, homes, checks, set(late), merged, fuse, updates, capacity,
+                        (_WHOLE_BYTES_ON_TILES if products else _WHOLE_BYTES) // item)
     blocks = None
     if not products and (row_blocks or (row_blocks is None and capacity >= LEAST_ROWS)):
         blocks = part(builder.groups, homes, checks, builder.late, builder.barrier)
@@ -259,9 +260,9 @@ def _expressible(nodes):
 # ---------------------------------------------------------------- groups
 
 # A product hands whole rows to what hangs on it up to so many columns, or where its second operand has no more bytes (NC and
-# WHOLE_BYTES of csrc/matmul.c; of csrc/bfloat16.c, where that is half as many), else pieces of them.
+# UPDATE_BYTES of csrc/matmul.c; of csrc/bfloat16.c, where they are half as many), else pieces of them.
 _WHOLE_COLUMNS = 512
-_WHOLE_BYTES = 1 << 20
+_WHOLE_BYTES, _WHOLE_BYTES_ON_TILES = 4 << 20, 1 << 20
 _NEAR = 32  # nodes that float, or sink, together: keeps long chains from being walked again for each of their nodes
 
 

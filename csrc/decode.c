@@ -269,6 +269,7 @@ static void assign_registers(bp_map *m, const char *is_scalar, int *last, int *r
         bp_load *load = &m->loads[i];
         load->reg = -1;
         m->flat &= load->kind == BP_FULL || load->kind == BP_SCALAR;
+        m->streams += load->kind == BP_FULL && load->at.space >= 0;
         if (load->kind == BP_SCALAR || last[i] < 0)
             continue;
         m->ns += 0.1;
@@ -288,6 +289,12 @@ static void assign_registers(bp_map *m, const char *is_scalar, int *last, int *r
         m->flat &= op->op != BP_MAP_RANDOM;
     }
     m->n_regs = regs.n;
+    m->streams += m->n_stores;
+    for (int i = 0; i < m->n_stores; i++)
+        for (int j = 0; j < m->n_loads; j++) {
+            const bp_operand *to = &m->stores[i].at, *from = &m->loads[j].at;
+            m->updates += to->space > 0 && to->space == from->space && to->offset == from->offset && m->loads[j].kind == BP_FULL;
+        }
     m->ns += 0.1 * m->n_stores;
 }
 

@@ -116,6 +116,7 @@ typedef struct {
     const void *b; int64_t rsb, csb;            /* op(B)[p,j] = b[p*rsb + j*csb] */
     void *c; int64_t ldc;                       /* NULL: blocks live in scratch, seen by the epilogue alone */
     bp_epilogue_fn epilogue; void *epilogue_arg;  /* may be NULL */
+    int updates;                                /* arrays of the size of C that the epilogue reads and writes: they want whole rows */
 } bp_gemm;
 /* How a product is cut into blocks (matmul.c). It depends on sizes, strides and threads alone, so that who repeats a product, with the
  * same strides, keeps it for the next time; zeros: none yet. */

@@ -23,7 +23,9 @@ enum {
     C_BYTES = 384 << 10,
     KEEP_BYTES = 8 << 20,  /* read once per block of C, 1 byte for some 100 operations: memory would be fast enough */
     NC = 512,              /* rows this short are kept whole, so that the epilogue sees contiguous blocks, */
-    WHOLE_BYTES = 1 << 20, /* and so are all where B is so small (few rows of a batch): _WHOLE_COLUMNS and _WHOLE_BYTES of lower.py */
+    WHOLE_BYTES = 1 << 20, /* and so are all where B is so small, as of a batch of few rows, */
+    UPDATE_BYTES = 4 << 20, /* or small enough for an update, which streams more than B: _WHOLE_COLUMNS, _WHOLE_BYTES
+                            * of lower.py */
     /* Where packing pays, measured. Packing costs some 4 rows or columns of the product. A is read as it is, one stream
      * for each row of a tile, unless it is stored transposed (each step of k a line of its own). B is read as it is
      * while it is small in L2, or the rows that use a packed copy are few. */
@@ -80,7 +82,8 @@ static void scratch_bytes(const bp_kernels *t, int64_t mc, int64_t m, int64_t n,
                           size_t *a, size_t *b, size_t *c)
 {
     const int64_t kc = min64(k, KC), rows = min64(round_up(m, t->mr), mc), cols = round_up(n, t->nr);
-    const int64_t kept = max64(min64(cols, round_up(NC, t->nr)) * k * t->real_bytes, min64(cols * k * t->real_bytes, 2 * WHOLE_BYTES));
+    const int64_t whole = UPDATE_BYTES + UPDATE_BYTES / 8; /* NC or more columns, rounded up */
+    const int64_t kept = max64(min64(cols, round_up(NC, t->nr)) * k * t->real_bytes, min64(cols * k * t->real_bytes, whole));
     *a = (size_t)round_up(round_up(rows, t->nr) * max64(kc, t->nr) * t->real_bytes, 64); /* or A^T of a swapped block */
     const int64_t turned = min64(m * n * t->real_bytes, C_BYTES); /* C^T of a swapped block */
     *b = (size_t)round_up(max64(max64(min64(cols, strip_columns(t)) * kc * t->real_bytes, turned), min64(kept, KEEP_BYTES)), 64);
@@ -99,7 +102,7 @@ static bp_gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads
     const int64_t m = g->m, n = g->n, k = g->k, kc = min64(k, KC);
     bp_gemm_plan s = {.m = m, .n = n, .k = k, .threads = threads, .ns = strip_columns(t)};
 
-    const int whole = n * k * t->real_bytes <= WHOLE_BYTES && n * t->mr * t->real_bytes <= C_BYTES;
+    const int whole = n * k * t->real_bytes <= (g->updates ? UPDATE_BYTES : WHOLE_BYTES) && n * t->mr * t->real_bytes <= C_BYTES;
     s.blocks_n = whole ? 1 : ceil_div(n, NC);
     const int64_t most_rows = block_rows(t, block_columns(t, n, s.blocks_n));
     s.blocks_m = ceil_div(m, most_rows);

@@ -159,31 +159,23 @@ static int is_far(const bp_program *p)
 
 #define FAR_NS 0.03 /* a byte */
 
-/* Arrays that a map reads and writes element by element, beside an anchor's block. */
-static int streams(const bp_map *m)
-{
-    int n = m ? m->n_stores : 0;
-    for (int i = 0; m && i < m->n_loads; i++) n += m->loads[i].kind == BP_FULL && m->loads[i].at.space >= 0;
-    return n;
-}
-
 /* Nanoseconds on one core, to a factor of two: enough to say whether a thread is worth waking. The constants are those of 8 lanes. */
 static double predict(const bp_context *x, const bp_instr *in)
 {
-    const double map = in->map ? in->map->ns : 0;
+    const double map = in->map ? in->map->ns : 0, streams = in->map ? in->map->streams : 0;
     double ns = 0, bytes = 0; /* that come from afar: a core waits for them whatever its lanes are */
     switch (in->op) {
     case BP_INSTR_MATMUL: {
         const double m = (double)dim_now(x, in->u.matmul.m), n = (double)dim_now(x, in->u.matmul.n), k = (double)dim_now(x, in->u.matmul.k);
         const bp_tiles *tiles = in->u.matmul.bf16 ? bp_tiles_of(x->k) : NULL;
         ns = m * n * ((tiles ? tiles->ns * x->k->lanes / 8 : 0.03) * k + 0.2 + map);
-        bytes = (k * n + m * n * streams(in->map)) * x->p->real_bytes;
+        bytes = (k * n + m * n * streams) * x->p->real_bytes;
         break;
     }
     case BP_INSTR_MAP: {
         const double elements = (double)dim_now(x, in->u.map.rows) * (double)dim_now(x, in->u.map.cols);
         ns = elements * map;
-        bytes = elements * streams(in->map) * x->p->real_bytes;
+        bytes = elements * streams * x->p->real_bytes;
         break;
     }
     case BP_INSTR_REDUCE:
@@ -340,6 +332,7 @@ static void run_matmul(bp_context *x, const bp_instr *in, int threads)
         bp_map_bind(x, in->map);
         g.epilogue = bp_map_region;
         g.epilogue_arg = x;
+        g.updates = in->map->updates;
     }
     if (in->u.matmul.bf16) bp_gemm_bf16_run(x->k, tiles, &g, threads, x->gemm);
     else bp_gemm_run(x->k, &g, &x->gemm_plans[in - x->p->instrs], threads, x->gemm);

@@ -58,6 +58,8 @@ typedef struct {
     int epilogue;             /* load 0 is the anchor's block */
     int flat;                 /* no ROW, COL or RANDOM: a contiguous region may be walked as one long row */
     int block_last_use;       /* the last op that reads load 0 */
+    int streams;              /* arrays that are read or written element by element, beside an anchor's block */
+    int updates;              /* those outside the arena that are read and written */
     int used;                 /* by instructions: 0 none, 1 some, 2 one in row blocks */
     int n_chains;
     double ns;                /* predicted time per element */

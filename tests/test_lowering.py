@@ -59,8 +59,8 @@ def test_a_long_step_updates_last():
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
 def test_updates_of_a_large_product_run_right_behind_it(optimizer):
-    """Up to 512 columns, or with an operand of at most a megabyte, rows are handed over whole, else in pieces."""
-    for width, rows, behind, precision in ((512, 1024, False, None), (513, 511, False, None), (513, 512, True, None),
+    """Up to 512 columns, or with an operand of at most 4 MB (of bfloat16 1 MB), rows are handed over whole, else in pieces."""
+    for width, rows, behind, precision in ((512, 2100, False, None), (513, 2044, False, None), (513, 2045, True, None),
                                            (513, 511, False, "bfloat16"), (513, 512, True, "bfloat16")):
         layers = [bp.Dense(width, "relu"), bp.Dense(width, "tanh"), bp.Dense(3)]
         text = trainer(((20,), layers), optimizer=optimizer, precision=precision).describe(rows).splitlines()
@@ -69,8 +69,8 @@ def test_updates_of_a_large_product_run_right_behind_it(optimizer):
             assert ((" map " in text[update] and f"[{inputs},{width}]" in text[update - 1] and " matmul " in text[update - 1])
                     if behind else " matmul " in text[update])
         assert behind == any(" map " in line and "[1,1]" not in line for line in text)
-    x, y = np.random.default_rng(0).standard_normal((512, 20)), np.arange(512) % 3
-    for rows in (8, 512):
+    x, y = np.random.default_rng(0).standard_normal((2100, 20)), np.arange(2100) % 3
+    for rows in (8, 2100):
         ends = []
         for fuse in (True, False):
             t = bp.Trainer(bp.Sequential([bp.Input(20), *layers], seed=0), optimizer=optimizer, fuse=fuse)
