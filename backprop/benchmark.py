@@ -169,7 +169,8 @@ class ByHand:
 
 
 class Torch:
-    """PyTorch: eager with the fused Adam, ``zero_grad(set_to_none=True)``, on inputs that are tensors already.
+    """PyTorch: eager with the fused Adam, ``zero_grad(set_to_none=True)``, on inputs that are tensors already; denormal numbers, which
+    steps on one batch lead to and which slow it down tenfold, are flushed to zero on this thread from now on, as ours are.
 
     Parameters
     ----------
@@ -182,6 +183,7 @@ class Torch:
 
     def __init__(self, step, compiled=False, autocast=False):
         import torch
+        torch.set_flush_denormal(True)
 
         self.net = torch_network(step)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3, fused=True)

@@ -35,6 +35,7 @@ def main():
     if not args.no_torch:
         import torch
         torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
         tX, ty, tXt = torch.from_numpy(X), torch.from_numpy(y), torch.from_numpy(Xt)
     results = {"backprop": [], "torch": []}
     seconds = {"backprop": [], "torch": []}

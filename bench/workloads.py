@@ -1,6 +1,6 @@
 """The workloads of the benchmark, and how each peer runs them: every peer at its best honest setting.
 
-- ``torch``: eager, ``Adam(fused=True)``, ``zero_grad(set_to_none=True)``; inputs are tensors already.
+- ``torch``: eager, ``Adam(fused=True)``, ``zero_grad(set_to_none=True)``, denormals flushed; inputs are tensors already.
 - ``torch-compiled``: the same with forward pass, loss and backward pass by ``torch.compile(fullgraph=True)``; needs a C++ compiler.
 - ``torch-bf16``: the same as ``torch`` with the forward pass under bfloat16 autocast.
 - ``jax``: one jitted step with optax's Adam, its state donated, inputs on the device already, ``block_until_ready`` at each step.

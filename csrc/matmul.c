@@ -24,8 +24,7 @@ enum {
     KEEP_BYTES = 8 << 20,  /* read once per block of C, 1 byte for some 100 operations: memory would be fast enough */
     NC = 512,              /* rows this short are kept whole, so that the epilogue sees contiguous blocks, */
     WHOLE_BYTES = 1 << 20, /* and so are all where B is so small, as of a batch of few rows, */
-    UPDATE_BYTES = 4 << 20, /* or small enough for an update, which streams more than B: _WHOLE_COLUMNS, _WHOLE_BYTES
-                            * of lower.py */
+    UPDATE_BYTES = 4 << 20, /* or small beside the arrays of an update: _WHOLE_COLUMNS and _WHOLE_BYTES of lower.py */
     /* Where packing pays, measured. Packing costs some 4 rows or columns of the product. A is read as it is, one stream
      * for each row of a tile, unless it is stored transposed (each step of k a line of its own). B is read as it is
      * while it is small in L2, or the rows that use a packed copy are few. */
@@ -129,8 +128,8 @@ static bp_gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads
     s.pack_a = g->rsa == 1 ? m > 1 && n >= PACK_A_COLUMNS && g->csa * t->real_bytes >= PACK_A_STRIDE
                             : !wide && m >= PACK_B_ROWS && n >= PACK_ROWS_COLUMNS && g->rsa * t->real_bytes >= PACK_ROWS_STRIDE;
     const int64_t step = g->rsb * t->real_bytes;
-    const int near = wide && threads == 1 && !s.pack_a && step <= PACK_NEAR_STRIDE && m * step <= PACK_NEAR_BYTES; /* a packed A likes
-                                                                                                                     a packed B */
+    const int near = wide && threads == 1 && !s.pack_a /* a packed A likes a packed B */ && step <= PACK_NEAR_STRIDE
+                     && m * step <= PACK_NEAR_BYTES;
     if (s.swapped || s.b_transposed) s.pack_b = 0;
     else s.pack_b = g->csb != 1 || (m >= (near ? PACK_NEAR_ROWS : PACK_B_ROWS) && kc * step > PACK_B_BYTES);
     s.b_far = !s.pack_b && !s.swapped && !s.b_transposed && m < PACK_B_ROWS && k * step >= FAR_BYTES && step >= FAR_STRIDE;
