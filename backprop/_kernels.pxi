@@ -222,7 +222,7 @@ cdef void copy_block(void *arg, int thread, int64_t r0, int64_t r1, int64_t c0, 
 
 
 def kernel_matmul(isa, a, b, out, bint trans_a=False, bint trans_b=False, int threads=1, bint bfloat16=False,
-                  bint tiles=False, bint in_scratch=False):
+                  bint tiles=False, bint in_scratch=False, bint updates=False):
     """out = op(a) op(b) by one set's table; a and b may have any strides, out has contiguous rows.
 
     Parameters
@@ -239,11 +239,13 @@ def kernel_matmul(isa, a, b, out, bint trans_a=False, bint trans_b=False, int th
         With bfloat16: on the tiles of `kernel_tiles` rather than without.
     in_scratch : bool
         Blocks of the result live in scratch, as where an epilogue alone sees them, and are copied to `out` by one.
+    updates : bool
+        Blocks are those of a product with an update.
 
     Raises
     ------
     RuntimeError
-        If anything was written behind the scratch.
+        If anything was written right behind all of the scratch; what one region writes into the next shows in the result, or not.
     """
     cdef _Array z = matrix(out, "out", b"fd", True)
     cdef _Array x = _Array(a, "a", bytes([z.kind]), False, 2)
@@ -268,7 +270,7 @@ def kernel_matmul(isa, a, b, out, bint trans_a=False, bint trans_b=False, int th
     g.ldc = z.stride(0) if g.m > 1 else g.n
     g.epilogue = NULL
     g.epilogue_arg = NULL
-    g.updates = 0
+    g.updates = updates
     cdef copied copy = copied(<char *>g.c, g.ldc * z.view.itemsize, z.view.itemsize)
     if in_scratch:
         g.c = NULL

@@ -169,8 +169,8 @@ class ByHand:
 
 
 class Torch:
-    """PyTorch: eager with the fused Adam, ``zero_grad(set_to_none=True)``, on inputs that are tensors already; denormal numbers, which
-    steps on one batch lead to and which slow it down tenfold, are flushed to zero on this thread from now on, as ours are.
+    """PyTorch: eager with the fused Adam, ``zero_grad(set_to_none=True)``, on inputs that are tensors already. Steps on one
+    batch lead to denormal numbers, which slow it down tenfold: who compares them flushes them, as ours are.
 
     Parameters
     ----------
@@ -183,7 +183,6 @@ class Torch:
 
     def __init__(self, step, compiled=False, autocast=False):
         import torch
-        torch.set_flush_denormal(True)
 
         self.net = torch_network(step)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3, fused=True)
@@ -362,10 +361,15 @@ def _report(step, peers, threads, seconds):
             notes.append(f"{name} is not installed: left out")
     runs["peak"] = Peak()
     try:
+        if "torch" in runs:
+            torch.set_flush_denormal(True)
         medians, ratios, rounds = compare(runs, seconds, threads)
         parts = profile(own, x, y)
     except NonFiniteError as e:
         raise ValueError(f"the loss did not stay finite: {e}") from e
+    finally:
+        if "torch" in runs:
+            torch.set_flush_denormal(False)
     speed, top = step.flops / medians["backprop"], threads / medians.pop("peak")
     lines = [f"{step.name}, Adam, float32; {_core.isa_current()} instructions, {threads} thread{'s' * (threads != 1)}; "
              f"medians of {rounds} bursts in turns", "",

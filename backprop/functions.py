@@ -192,24 +192,25 @@ def _standardize(x, *gain, axes, eps):
 
 def _standardize_infer(inputs, attrs):
     x, *gain = inputs
-    dtype = common_dtype("standardize", inputs)
-    if gain and gain[0].shape != x.shape[-1:]:
-        raise ShapeError(f"standardize: the gain has shape {format_shape(gain[0].shape)}, the rows have shape {format_shape(x.shape[-1:])}")
+    dtype, axes, last = common_dtype("standardize", inputs), attrs["axes"], x.ndim - 1
+    if list(axes) != sorted({a for a in axes if 0 <= a <= last}):
+        raise ShapeError(f"standardize: {axes} are not different axes, in order, of {format_shape(x.shape)}")
+    if gain and (gain[0].shape != x.shape[-1:] or (last in axes and axes != (last,))):
+        raise ShapeError(f"standardize: a gain of shape {format_shape(gain[0].shape)} is for rows of its length, standardised along "
+                         f"them or along other axes, not for shape {format_shape(x.shape)} along axes {axes}")
     return x.shape, dtype
 
 
 def _standardize_gradient(y, g, x, *gain, axes, eps):
     # u = (x - m) r, r = 1 / sqrt(var + eps), y = u gain: m and r depend on every x, and
-    # dJ/dx = (g gain - mean(g gain) - u mean(g gain u)) r. The gain needs the sums of g u too, so along axes that it does not vary
-    # in they are the same sums, times the gain; in rows they are products with it.
+    # dJ/dx = (h - mean(h) - u mean(h u)) r with h = g gain. Where the gain does not vary along the axes it is a factor of the sums,
+    # and they are those that the gradients of shift and gain need.
     u = apply("standardize", [x], y.attrs) if gain else y
-    n, r, gu, last = mean_count(x, axes), _scale(x, axes, eps), g * u, x.ndim - 1
-    if gain and axes == (last,):
-        sums = [reshape(ops.matmul(v, gain[0]), x.shape[:-1] + (1,)) for v in (g, gu)]
-        return [(g * gain[0] - sums[0] / n - u * (sums[1] / n)) * r, ops.sum(gu, tuple(range(last)))]
-    sums = [ops.sum(v, axes, True) for v in (g, gu)]
-    dx = (g - sums[0] / n - u * (sums[1] / n)) * (r * gain[0] if gain else r)
-    return [dx, sums[1]] if gain else [dx]
+    n, r, gu, rows = mean_count(x, axes), _scale(x, axes, eps), g * u, axes == (x.ndim - 1,)
+    h = g * gain[0] if gain and rows else g
+    sums = [ops.sum(v, axes, True) for v in (h, h * u if gain and rows else gu)]
+    dx = (h - sums[0] / n - u * (sums[1] / n)) * (r * gain[0] if gain and not rows else r)
+    return [dx, ops.sum(gu, tuple(range(x.ndim - 1))) if rows else sums[1]] if gain else [dx]
 
 
 # Inputs: x and perhaps a gain, a number for each place of the last axis, with axes that are the last one, or all others.
@@ -287,14 +288,31 @@ def running(now, buffer, new):
 
 def _batch_norm(inputs, attrs, training):
     x, mean_, var, *gain = inputs
-    if mean_.op.kind != "source":  # statistics of this very batch, so x counts in them
+    if mean_.op.kind != "source":  # what `running` makes of the statistics in training: x's own, so x counts in them
         return apply("standardize", [x, *gain], {"axes": tuple(range(x.ndim - 1)), **attrs})
     scale = 1.0 / ops.sqrt(var + attrs["eps"])
     return (x - mean_) * (scale * gain[0] if gain else scale)
 
 
-register(Operation("batch_norm", "composite", lambda inputs, attrs: (inputs[0].shape, common_dtype("batch_norm", inputs)), None,
-                   _batch_norm, by_mode=True))
+def _batch_norm_infer(inputs, attrs):
+    x, *others = inputs
+    dtype = common_dtype("batch_norm", inputs)
+    if any(t.shape != x.shape[-1:] for t in others) or x.ndim < 1:
+        raise ShapeError(f"batch_norm: x, mean, var and gain have shapes {ops.shapes(*inputs)}; all but x are for one row of it")
+    if not all(t.op.name == "running" or t.op.kind == "source" for t in others[:2]):
+        raise ValueError("batch_norm: mean and var are what `running` makes of those of x, or buffers")
+    return x.shape, dtype
+
+
+def _batch_norm_gradient(node, g, needs):
+    x, mean_, var, *gain = node.inputs
+    if any(needs[:3]):
+        raise TypeError(f"batch_norm has no gradient by its input before it is known whether the network trains, and that of "
+                        f"{format_shape(node.shape)} was asked for through it (bp.stop_gradient says that none is wanted)")
+    return [None, None, None, ops._like(g * apply("batch_norm", [x, mean_, var], node.attrs), gain[0])]
+
+
+register(Operation("batch_norm", "composite", _batch_norm_infer, _batch_norm_gradient, _batch_norm, by_mode=True))
 
 
 def batch_norm(x, mean, var, gain=None, eps=1e-5):
@@ -304,9 +322,21 @@ def batch_norm(x, mean, var, gain=None, eps=1e-5):
     Parameters
     ----------
     x : (..., d)
-    mean, var, gain : (d,)
+    mean, var : (d,)
+        ``running(m, buffer, new)`` with m the mean of x, its biased variance; training goes by x alone, and takes them to be that.
+    gain : (d,), optional
+    eps : float
+        Added to the variance.
+
+    Raises
+    ------
+    ShapeError
+        If a shape is not (d,).
+    ValueError
+        If mean or var is neither made by `running` nor a buffer.
     """
-    return apply("batch_norm", [x, mean, var] + ([] if gain is None else [gain]), {"eps": float(eps)})
+    tensors = [as_tensor(v) for v in (x, mean, var, *(() if gain is None else (gain,)))]
+    return apply("batch_norm", tensors, {"eps": float(eps)})
 
 
 # ---------------------------------------------------------------- losses, one number for each row

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 import heapq
+import math
 import threading
 from dataclasses import dataclass
 
@@ -114,8 +115,7 @@ def lower(outputs, dtype: str, *, storage: dict[str, Storage] | None = None, ass
         nodes, merged = _order([*homes, *wanted], homes, late, checks)
     nodes = _expressible(nodes)
     item = np.dtype(dtype).itemsize
-    builder = _Grouping(nodes, homes, checks, set(late), merged, fuse, updates, capacity,
-                        (_WHOLE_BYTES_ON_TILES if products else _WHOLE_BYTES) // item)
+    builder = _Grouping(nodes, homes, checks, set(late), merged, fuse, updates, capacity, item, products)
     blocks = None
     if not products and (row_blocks or (row_blocks is None and capacity >= LEAST_ROWS)):
         blocks = part(builder.groups, homes, checks, builder.late, builder.barrier)
@@ -259,17 +259,18 @@ def _expressible(nodes):
 
 # ---------------------------------------------------------------- groups
 
-# A product hands whole rows to what hangs on it up to so many columns, or where its second operand has no more bytes (NC and
-# UPDATE_BYTES of csrc/matmul.c; of csrc/bfloat16.c, where they are half as many), else pieces of them.
-_WHOLE_COLUMNS = 512
-_WHOLE_BYTES, _WHOLE_BYTES_ON_TILES = 4 << 20, 1 << 20
+# A product hands whole rows to what hangs on it up to so many columns, or where its second operand is so small (NC and UPDATE_BYTES
+# of csrc/matmul.c), else pieces of them. On tiles the operand is rounded up to whole tiles, and rows of up to 512 columns count as
+# whole, for updates hang well on their halves too.
+_WHOLE_COLUMNS, _WHOLE_BYTES = 512, 4 << 20
+_ON_TILES_BYTES, _TILE_LINES = 512 << 10, 32  # WHOLE_BYTES and PAIR of csrc/bfloat16.c
 _NEAR = 32  # nodes that float, or sink, together: keeps long chains from being walked again for each of their nodes
 
 
 class _Grouping:
-    def __init__(self, nodes, homes, checks, late, merged, fuse, updates, capacity, whole):
+    def __init__(self, nodes, homes, checks, late, merged, fuse, updates, capacity, item, products):
         self.homes, self.late, self.fuse = homes, late, fuse
-        self.capacity, self.whole = capacity, whole  # elements of an operand whose product hands over whole rows
+        self.capacity, self.item, self.products = capacity, item, products
         self.group: dict[Tensor, Group] = {}
         self.groups: list[Group] = []
         self.readers: dict[Group, dict[Group, None]] = {}  # maps that read what is made in a group
@@ -348,8 +349,10 @@ class _Grouping:
     def _hands_over_pieces(self, g):
         if g.anchor.op.kind != "matmul" or g.cols <= _WHOLE_COLUMNS:
             return False
-        size = dim_size(g.anchor.inputs[1].shape)
-        return (size if size >= 0 else -size * self.capacity) > self.whole
+        sizes = [d if d >= 0 else -d * self.capacity for d in g.anchor.inputs[1].shape]
+        if self.products:
+            return math.prod(-(-d // _TILE_LINES) * _TILE_LINES for d in sizes) * 2 > _ON_TILES_BYTES
+        return math.prod(sizes) * self.item > _WHOLE_BYTES
 
     def _floats(self, tensors):
         """Elementwise nodes behind `tensors` that have no group yet: made of sources alone, they go where they are used."""
@@ -431,8 +434,8 @@ class _Grouping:
         return all(self.group.get(root(x)) is not g or dim_size(x.shape) == dim_size(t.shape) for x in t.inputs)
 
     def _may_store(self, t, target, g, floats):
-        """Nothing in the group reads `target` but elementwise, at the element that is written; and updates of wide products, which
-        stream several arrays, go behind them."""
+        """Nothing in the group reads `target` but elementwise, at the element that is written; and where a product hands over pieces
+        an update, which streams several arrays, goes behind it."""
         if g.anchor is not None and (self._hands_over_pieces(g) or any(root(x) is target for x in g.anchor.inputs)):
             return False
         return all(dim_size(x.shape) == dim_size(m.shape) for m in [*g.members, *floats, t]

@@ -63,6 +63,7 @@ def main(argv=None):
     try:
         import torch
         torch.set_num_threads(args.threads)
+        torch.set_flush_denormal(True)
     except ImportError:
         pass
     isa = _core.isa_current()

@@ -269,7 +269,6 @@ static void assign_registers(bp_map *m, const char *is_scalar, int *last, int *r
         bp_load *load = &m->loads[i];
         load->reg = -1;
         m->flat &= load->kind == BP_FULL || load->kind == BP_SCALAR;
-        m->streams += load->kind == BP_FULL && load->at.space >= 0;
         if (load->kind == BP_SCALAR || last[i] < 0)
             continue;
         m->ns += 0.1;
@@ -289,12 +288,6 @@ static void assign_registers(bp_map *m, const char *is_scalar, int *last, int *r
         m->flat &= op->op != BP_MAP_RANDOM;
     }
     m->n_regs = regs.n;
-    m->streams += m->n_stores;
-    for (int i = 0; i < m->n_stores; i++)
-        for (int j = 0; j < m->n_loads; j++) {
-            const bp_operand *to = &m->stores[i].at, *from = &m->loads[j].at;
-            m->updates += to->space > 0 && to->space == from->space && to->offset == from->offset && m->loads[j].kind == BP_FULL;
-        }
     m->ns += 0.1 * m->n_stores;
 }
 
@@ -357,6 +350,25 @@ static void find_chains(reader *d, bp_map *m, const char *is_scalar, const int *
         }
 }
 
+/* What a map reads and writes element by element in the caller's spaces. */
+static void count_streams(const reader *d, bp_map *m)
+{
+    for (int i = 0; i < m->n_loads; i++) {
+        const bp_operand *o = &m->loads[i].at;
+        m->streams += m->loads[i].kind == BP_FULL && o->space > 0 && !is_private(d, o);
+    }
+    for (int i = 0; i < m->n_stores; i++) {
+        const bp_operand *to = &m->stores[i].at;
+        if (to->space == 0 || is_private(d, to)) continue;
+        m->streams++;
+        m->written++;
+        for (int j = 0; j < m->n_loads; j++) {
+            const bp_operand *from = &m->loads[j].at;
+            m->updates |= m->loads[j].kind == BP_FULL && from->space == to->space && from->offset == to->offset;
+        }
+    }
+}
+
 static void read_map(reader *d, bp_map *m)
 {
     m->n_loads = small(d, "number of loads", 0, MAX_SMALL);
@@ -401,6 +413,7 @@ static void read_map(reader *d, bp_map *m)
     bp_op *sorted = take(d, m->n_ops + m->n_stores, sizeof *sorted);
     if (d->failed)
         return;
+    count_streams(d, m);
     find_scalars(m, is_scalar, sorted);
     assign_registers(m, is_scalar, scratch, scratch + m->n_slots, scratch + 2 * m->n_slots);
     find_chains(d, m, is_scalar, scratch);
@@ -484,6 +497,7 @@ static void read_matmul(reader *d, bp_instr *in)
     const int bytes = d->p->real_bytes;
     const int ta = in->u.matmul.trans_a = small(d, "trans_a", 0, 1), tb = in->u.matmul.trans_b = small(d, "trans_b", 0, 1);
     in->u.matmul.bf16 = small(d, "products", 0, bytes == 4);
+    in->u.matmul.number = d->p->n_products++;
     in->u.matmul.a = operand(d, "A");
     in->u.matmul.b = operand(d, "B");
     in->u.matmul.c = operand(d, "C");

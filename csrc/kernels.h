@@ -116,10 +116,10 @@ typedef struct {
     const void *b; int64_t rsb, csb;            /* op(B)[p,j] = b[p*rsb + j*csb] */
     void *c; int64_t ldc;                       /* NULL: blocks live in scratch, seen by the epilogue alone */
     bp_epilogue_fn epilogue; void *epilogue_arg;  /* may be NULL */
-    int updates;                                /* arrays of the size of C that the epilogue reads and writes: they want whole rows */
+    int updates;                                /* whether the epilogue reads and writes arrays of the size of C: they want whole rows */
 } bp_gemm;
-/* How a product is cut into blocks (matmul.c). It depends on sizes, strides and threads alone, so that who repeats a product, with the
- * same strides, keeps it for the next time; zeros: none yet. */
+/* How a product is cut into blocks (matmul.c), for who repeats it with the same table, strides and `updates`: another size or number
+ * of threads makes another plan. Zeros: none yet. */
 typedef struct {
     int64_t m, n, k; int threads;               /* of the product that it is for */
     int64_t mc, nc, ns;                         /* rows and columns of a block, columns of a strip */

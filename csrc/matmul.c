@@ -10,7 +10,8 @@
  *
  * Goto and van de Geijn 2008, with the block of C outermost, for an epilogue needs finished blocks. Each thread packs B
  * for itself, which saves a barrier; where all of op(B)[:, c0:c1] fits into KEEP_BYTES it is packed whole and kept for the
- * thread's next tasks, which are the blocks below, else anew for every task: that costs 4 rows' worth of mc. */
+ * thread's next tasks, which are the blocks below, else anew for every task: that costs 4 rows' worth of mc. A product with a narrow
+ * C, or with few rows and a transposed B, is made as C^T = B^T A^T: B^T takes A's place, as it lies, and A, packed or not, B's. */
 #include "kernels.h"
 
 enum {
@@ -46,7 +47,8 @@ enum {
     SWAP_COLUMNS = 4,        /* of a C that is swapped though A has to be packed for it: 1.2 times as fast with so many lanes, */
     SWAP_STEPS = 32,         /* slower with half as many, or with few steps */
     SWAP_LANES = 16,
-    SWAP_ROWS = 96,          /* of a C whose B is transposed, in whole registers: A is packed, and C turned, for less than packing B */
+    SWAP_ROWS = 96,          /* of a C whose B is transposed, in whole registers, where A and C are half as many numbers as B or fewer: to
+                              * pack one and turn the other is then less than packing B */
 };
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -121,8 +123,9 @@ static bp_gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads
     s.blocks_n = ceil_div(n, s.nc);
 
     const int turned = g->csa == 1 && n <= SWAP_COLUMNS && k >= SWAP_STEPS && t->lanes >= SWAP_LANES;
-    s.swapped = (g->rsa == 1 || turned) && 2 * n <= t->lanes && m >= t->lanes; /* else most lanes would idle */
-    if (g->csb != 1 && m % t->lanes == 0 && m > 1 && m <= SWAP_ROWS) s.swapped |= 2 * m * (k + n) <= n * k;
+    const int narrow = (g->rsa == 1 || turned) && 2 * n <= t->lanes && m >= t->lanes; /* else most lanes would idle */
+    const int low = g->csb != 1 && m > 1 && m % t->lanes == 0 && m <= SWAP_ROWS && 2 * m * (k + n) <= n * k; /* A packed, C turned: B packed */
+    s.swapped = narrow || low;
     s.b_transposed = m == 1 && g->rsb == 1 && g->csb != 1;
     const int wide = t->nr == 3 * t->lanes;
     s.pack_a = g->rsa == 1 ? m > 1 && n >= PACK_A_COLUMNS && g->csa * t->real_bytes >= PACK_A_STRIDE

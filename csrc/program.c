@@ -45,7 +45,7 @@ static void *carve(char *base, size_t *used, int64_t count, size_t bytes)
     return at;
 }
 
-static bp_gemm_plan *no_plans(bp_gemm_plan *plans, int64_t n)
+static bp_gemm_plan *cleared(bp_gemm_plan *plans, int64_t n)
 {
     if (plans) memset(plans, 0, (size_t)n * sizeof *plans);
     return plans;
@@ -95,7 +95,7 @@ static size_t lay_out(bp_context *x, char *base)
     if (gemm < x->block_gemm * (size_t)threads)
         gemm = x->block_gemm * (size_t)threads;
     x->gemm = carve(base, &used, 1, gemm);
-    x->gemm_plans = no_plans(carve(base, &used, p->n_instrs, sizeof *x->gemm_plans), p->n_instrs);
+    x->gemm_plans = cleared(carve(base, &used, p->n_products, sizeof *x->gemm_plans), p->n_products);
     x->workers = carve(base, &used, p->row_blocks ? threads : 0, sizeof *x->workers);
     for (int64_t t = 0; p->row_blocks && t < threads; t++) {
         bp_context counted, *w = base ? &x->workers[t] : &counted;
@@ -105,7 +105,7 @@ static size_t lay_out(bp_context *x, char *base)
         w->scalars = carve(base, &used, p->max_scalars, sizeof *w->scalars);
         w->reduced = carve(base, &used, p->max_block_reduce, (size_t)real);
         w->arena = carve(base, &used, 1, (size_t)p->block_bytes);
-        w->gemm_plans = no_plans(carve(base, &used, p->n_instrs, sizeof *w->gemm_plans), p->n_instrs);
+        w->gemm_plans = cleared(carve(base, &used, p->n_products, sizeof *w->gemm_plans), p->n_products);
     }
     x->arena = carve(base, &used, 1, (size_t)p->arena_bytes);
     return used;
@@ -147,14 +147,23 @@ void *bp_context_arena(bp_context *x, size_t *bytes)
 
 static int64_t dim_now(const bp_context *x, int64_t dim) { return bp_dim_at(dim, x->args.rows); }
 
-/* Whether what a program keeps between runs, weights and an optimiser's state, is more than the caches of two cores hold: then each
- * run fetches it from beyond them, at some 30 GB/s and core, and no core has any of it to lose to another. */
+/* Whether the weights that a program reads, or the arrays that it updates, are more than the caches of two cores hold: then each run
+ * fetches them from beyond, at some 30 GB/s and core, and no core has any of them to lose to another. Tables that are read by row
+ * numbers do not count. */
 static int is_far(const bp_program *p)
 {
-    double bytes = 0;
-    for (int i = 1; i < p->n_spaces; i++)
-        if (p->spaces[i].elements > 0) bytes += (double)p->spaces[i].elements * p->spaces[i].element_bytes;
-    return bytes >= 4 << 20;
+    double read = 0, updated = 0; /* numbers */
+    for (int64_t i = 0; i < p->n_instrs; i++) {
+        const bp_instr *in = &p->instrs[i];
+        const double written = in->map ? in->map->written : 0;
+        const int64_t m = in->u.matmul.m, n = in->u.matmul.n, k = in->u.matmul.k;
+        if (in->op == BP_INSTR_MATMUL) {
+            if (k > 0 && n > 0 && in->u.matmul.b.space > 0 && !in->u.matmul.trans_b) read += (double)k * (double)n;
+            if (m > 0 && n > 0) updated += written * (double)m * (double)n;
+        } else if (in->op == BP_INSTR_MAP && in->u.map.rows > 0 && in->u.map.cols > 0)
+            updated += written * (double)in->u.map.rows * (double)in->u.map.cols;
+    }
+    return (read > updated ? read : updated) * p->real_bytes >= 4 << 20;
 }
 
 #define FAR_NS 0.03 /* a byte */
@@ -163,7 +172,7 @@ static int is_far(const bp_program *p)
 static double predict(const bp_context *x, const bp_instr *in)
 {
     const double map = in->map ? in->map->ns : 0, streams = in->map ? in->map->streams : 0;
-    double ns = 0, bytes = 0; /* that come from afar: a core waits for them whatever its lanes are */
+    double ns = 0, bytes = 0; /* that come from afar where the program is far: a core waits for them whatever its lanes are */
     switch (in->op) {
     case BP_INSTR_MATMUL: {
         const double m = (double)dim_now(x, in->u.matmul.m), n = (double)dim_now(x, in->u.matmul.n), k = (double)dim_now(x, in->u.matmul.k);
@@ -335,7 +344,7 @@ static void run_matmul(bp_context *x, const bp_instr *in, int threads)
         g.updates = in->map->updates;
     }
     if (in->u.matmul.bf16) bp_gemm_bf16_run(x->k, tiles, &g, threads, x->gemm);
-    else bp_gemm_run(x->k, &g, &x->gemm_plans[in - x->p->instrs], threads, x->gemm);
+    else bp_gemm_run(x->k, &g, &x->gemm_plans[in->u.matmul.number], threads, x->gemm);
 }
 
 static void map_rows(const bp_job *j, int thread, int64_t low, int64_t high)

@@ -58,8 +58,8 @@ typedef struct {
     int epilogue;             /* load 0 is the anchor's block */
     int flat;                 /* no ROW, COL or RANDOM: a contiguous region may be walked as one long row */
     int block_last_use;       /* the last op that reads load 0 */
-    int streams;              /* arrays that are read or written element by element, beside an anchor's block */
-    int updates;              /* those outside the arena that are read and written */
+    int streams, written;     /* arrays of the caller's spaces that it reads or writes element by element; those it writes */
+    int updates;              /* whether it reads and writes one of them */
     int used;                 /* by instructions: 0 none, 1 some, 2 one in row blocks */
     int n_chains;
     double ns;                /* predicted time per element */
@@ -74,7 +74,7 @@ typedef struct {
     const bp_map *map;        /* or NULL */
     int64_t ids;              /* where its private row numbers start in the context's */
     union {
-        struct { int64_t m, n, k; int trans_a, trans_b, bf16, c_store; bp_operand a, b, c; } matmul;
+        struct { int64_t m, n, k; int trans_a, trans_b, bf16, c_store, number; bp_operand a, b, c; } matmul;
         struct { int64_t rows, cols; } map;
         struct { int kind; int64_t outer, r, inner; bp_operand src, dst; } reduce;
         struct { int64_t n, classes; int targets_kind, g_kind; bp_operand z, targets, g, loss, dz; } softmax;
@@ -101,6 +101,7 @@ struct bp_program {
     int64_t first_write;      /* the first instruction that writes to state: a space that the program also reads */
     int max_slots, max_scalars, max_stores, max_regs;
     int64_t max_reduce, max_ids; /* reals of a reduction that is not kept; labels or row numbers of one instruction */
+    int n_products;           /* MATMUL instructions, which are numbered */
     int64_t n_calls;          /* one more than the largest number of a CALL */
     int max_call;             /* arrays of one CALL */
     int64_t max_row_ints, max_row_reals; /* scratch of rows.c */
@@ -141,7 +142,7 @@ struct bp_context {
     bp_call_array *call_arrays; /* [max_call] */
     int64_t *order;           /* [capacity] row numbers of a step of bp_fit */
     char *gemm;               /* scratch of matmul.c */
-    bp_gemm_plan *gemm_plans; /* [n_instrs] of the products */
+    bp_gemm_plan *gemm_plans; /* [n_products] */
     size_t block_gemm;        /* its bytes for one thread in a row block */
     struct bp_context *workers; /* [threads] contexts that row blocks and ROW_UPDATE run in; there, arena is space n_spaces, */
     int64_t block;            /* and this is the number of the block (0 elsewhere) */

@@ -112,6 +112,18 @@ def test_nan_and_infinity_stay_in_their_row_and_column(way):
     np.testing.assert_array_equal(got, expected.astype(np.float32))
 
 
+def test_what_is_no_product_of_a_layer_stays_in_float32():
+    """A norm's gradients have no product of the user's, so they are float32's."""
+    x, y = np.random.default_rng(8).standard_normal((2, 40, 70)).astype(np.float32)
+    found = []
+    for precision in (None, "bfloat16"):
+        net = bp.Sequential([bp.Input(70), bp.PReLU(), bp.LayerNorm(), bp.BatchNorm()], seed=1)
+        loss, gradients = bp.Trainer(net, "squared_error", precision=precision).loss_and_gradients(x, y)
+        found.append([np.float32(loss), *(np.array(gradients[k]) for k in sorted(gradients))])
+    assert len(found[0]) == 6 and all(np.any(g) for g in found[0])
+    assert all(same(a, b) for a, b in zip(*found))
+
+
 def train(precision, steps=30, fuse=True, rows=100, widths=(70, 33)):
     rng = np.random.default_rng(5)
     x, y = rng.standard_normal((300, 20)).astype(np.float32), rng.integers(0, 7, 300)

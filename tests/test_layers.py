@@ -122,6 +122,22 @@ def test_layer_norm_function():
         bp.layer_norm(np.ones((3, 0)))
 
 
+def test_gradients_of_a_batch_norm_before_its_mode_is_known():
+    """By its gain, in either mode; by its input only where that is settled."""
+    norm, x = bp.BatchNorm(), bp.Input(3)
+    y = norm(x)
+    data = np.random.default_rng(3).standard_normal((7, 3))
+    (slope,) = bp.grad(bp.sum(y), [norm._affine[0].tensor])
+    rows = bp.Network(x, x * 0.0 + slope, dtype="float64").predict(data)
+    np.testing.assert_allclose(rows[0], data.sum(0) / np.sqrt(1 + norm.eps), rtol=1e-12)
+    with pytest.raises(TypeError, match="batch_norm has no gradient by its input"):
+        bp.grad(bp.sum(y), [x])
+    with pytest.raises(ValueError, match="running"):
+        F.batch_norm(data, data.mean(0) * bp.tensor(np.ones(3)), data.var(0))
+    with pytest.raises(bp.ShapeError, match="batch_norm"):
+        F.batch_norm(data, data.mean(1), data.var(1))
+
+
 # ---------------------------------------------------------------- buffers
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -59,9 +59,9 @@ def test_a_long_step_updates_last():
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
 def test_updates_of_a_large_product_run_right_behind_it(optimizer):
-    """Up to 512 columns, or with an operand of at most 4 MB (of bfloat16 1 MB), rows are handed over whole, else in pieces."""
+    """Up to 512 columns, or with an operand of at most 4 MB (512 KB of whole tiles), rows are handed over whole, else in pieces."""
     for width, rows, behind, precision in ((512, 2100, False, None), (513, 2044, False, None), (513, 2045, True, None),
-                                           (513, 511, False, "bfloat16"), (513, 512, True, "bfloat16")):
+                                           (544, 480, False, "bfloat16"), (513, 481, True, "bfloat16")):
         layers = [bp.Dense(width, "relu"), bp.Dense(width, "tanh"), bp.Dense(3)]
         text = trainer(((20,), layers), optimizer=optimizer, precision=precision).describe(rows).splitlines()
         for inputs in (20, width):
@@ -70,7 +70,7 @@ def test_updates_of_a_large_product_run_right_behind_it(optimizer):
                     if behind else " matmul " in text[update])
         assert behind == any(" map " in line and "[1,1]" not in line for line in text)
     x, y = np.random.default_rng(0).standard_normal((2100, 20)), np.arange(2100) % 3
-    for rows in (8, 2100):
+    for rows in (8, 2044, 2100):
         ends = []
         for fuse in (True, False):
             t = bp.Trainer(bp.Sequential([bp.Input(20), *layers], seed=0), optimizer=optimizer, fuse=fuse)

@@ -43,16 +43,19 @@ LARGE = [
     (96, 700, 600),
     (70, 1, 513),
     (31, 64, 1500),  # many blocks of k
-    *((m, 1031, 530) for m in (1, 2, 3, 4, 5, 13)),  # a B that is taken to come from beyond L2, by few rows and by tiles
+    *((m, 1031, 530) for m in (1, 2, 3, 4, 5, 13)),  # a B that is taken to come from beyond L2, by few rows and by tiles,
+    (3, 1300, 420),  # and whole where an update hangs on it; packed
+    (201, 1100, 300),
 ]
 
 
-def matmul(isa, a, b, trans_a=False, trans_b=False, threads=1, in_scratch=False):
+def matmul(isa, a, b, trans_a=False, trans_b=False, threads=1, in_scratch=False, updates=False):
     """op(a) op(b) into an array that held NaN."""
     m = a.shape[1] if trans_a else a.shape[0]
     n = b.shape[0] if trans_b else b.shape[1]
     out = np.full((m, n), np.nan, a.dtype)
-    _core.kernel_matmul(isa, a, b, out, trans_a=trans_a, trans_b=trans_b, threads=threads, in_scratch=in_scratch)
+    _core.kernel_matmul(isa, a, b, out, trans_a=trans_a, trans_b=trans_b, threads=threads, in_scratch=in_scratch,
+                        updates=updates)
     return out
 
 
@@ -79,14 +82,14 @@ def integers(rng, m, n, k):
 
 def check_integers(shapes):
     rng = np.random.default_rng(1)
-    threads, in_scratch = itertools.cycle([1, 2, 3]), itertools.cycle([False, True])
+    ways = itertools.cycle(itertools.product([1, 2, 3], [False, True], [False, True]))  # threads, in_scratch, updates
     checked = 0
     for m, n, k in shapes:
         a, b, expected = integers(rng, m, n, k)
         for dtype, (trans_a, trans_b) in itertools.product(DTYPES, TRANSPOSITIONS):
             x, y = stored(a.astype(dtype), trans_a), stored(b.astype(dtype), trans_b)
             for isa in SETS:
-                got = matmul(isa, x, y, trans_a, trans_b, next(threads), next(in_scratch))
+                got = matmul(isa, x, y, trans_a, trans_b, *next(ways))
                 assert np.array_equal(got, expected), (isa, dtype, m, n, k, trans_a, trans_b)
                 checked += expected.size
     assert checked > 10_000
@@ -153,12 +156,12 @@ def test_bits_do_not_depend_on_the_way(dtype):
         for family in (FMA_SETS, ["scalar"]):
             first = None
             for isa, threads in itertools.product(family, [1, 2, 3]):
-                for (trans_a, trans_b), in_scratch in itertools.product(TRANSPOSITIONS, [False, True]):
-                    got = matmul(isa, stored(a, trans_a), stored(b, trans_b), trans_a, trans_b, threads, in_scratch)
+                for (trans_a, trans_b), in_scratch, updates in itertools.product(TRANSPOSITIONS, [False, True], [False, True]):
+                    got = matmul(isa, stored(a, trans_a), stored(b, trans_b), trans_a, trans_b, threads, in_scratch, updates)
                     if first is None:
                         first = got
                         np.testing.assert_allclose(first, a.astype(np.float64) @ b.astype(np.float64), atol=1e-3, rtol=1e-3)
-                    assert_same_bits(got, first, (isa, threads, m, n, k, trans_a, trans_b, in_scratch))
+                    assert_same_bits(got, first, (isa, threads, m, n, k, trans_a, trans_b, in_scratch, updates))
                 for i in {0, m // 2, m - 1}:
                     assert_same_bits(matmul(isa, a[i : i + 1], b, threads=threads), first[i : i + 1], (isa, "row", i))
                     w = stored(b, True)

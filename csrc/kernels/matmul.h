@@ -215,7 +215,7 @@ static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t 
         if (j < n) row_transposed(n - j, &t, a, b + j * rsb, rsb, c + j);
         return;
     }
-    if (t.far && m <= FEW) {
+    if (t.far && m <= FEW && k > 0) {
         few_rows(m, n, &t, a, b, c);
         return;
     }
