@@ -109,7 +109,9 @@ Tensor.mean = mean
 def mean_count(x, axes):
     """Numbers that a mean over `axes` is taken of: a float, or a scalar of the run where the batch is among them."""
     fixed = math.prod(x.shape[a] for a in axes if x.shape[a] != BATCH)
-    return scalar("rows") * float(fixed) if any(x.shape[a] == BATCH for a in axes) else float(fixed)
+    if any(x.shape[a] == BATCH for a in axes):
+        return scalar("rows") if fixed == 1 else scalar("rows") * float(fixed)
+    return float(fixed)
 
 
 def _last_axis(name, x, axis):
