@@ -205,14 +205,12 @@ def _standardize_infer(inputs, attrs):
 
 def _standardize_gradient(y, g, x, *gain, axes, eps):
     # u = (x - m) r, r = 1 / sqrt(var + eps), y = u gain: m and r depend on every x, and
-    # dJ/dx = (h - mean(h) - u mean(h u)) r with h = g gain. Where the gain does not vary along the axes it is a factor of the sums,
-    # and they are those that the gradients of shift and gain need.
-    u = apply("standardize", [x], y.attrs) if gain else y
-    n, r, gu, rows = mean_count(x, axes), _scale(x, axes, eps), g * u, axes == (x.ndim - 1,)
-    h = g * gain[0] if gain and rows else g
-    sums = [ops.sum(v, axes, True) for v in (h, h * u if gain and rows else gu)]
-    dx = (h - sums[0] / n - u * (sums[1] / n)) * (r * gain[0] if gain and not rows else r)
-    return [dx, ops.sum(gu, tuple(range(x.ndim - 1))) if rows else sums[1]] if gain else [dx]
+    # dJ/dx = (h - mean(h) - u mean(h u)) r with h = g gain. Along axes in which the gain does not vary it is a factor of the sums, so
+    # it comes last: then they are those that the gradients of shift and gain need, and are computed once.
+    u, r = (apply("standardize", [x], y.attrs) if gain else y), _scale(x, axes, eps)
+    h, last = (g * gain[0], r) if gain and x.ndim - 1 in axes else (g, r * gain[0] if gain else r)
+    dx = (h - mean(h, axes, True) - u * mean(h * u, axes, True)) * last
+    return [dx, ops.sum(g * u, tuple(range(x.ndim - 1)))] if gain else [dx]
 
 
 # Inputs: x and perhaps a gain, a number for each place of the last axis, with axes that are the last one, or all others.

@@ -19,7 +19,7 @@ enum {
     MC = 256, NC = 256,
     KC = BP_TILE_CHUNK * BP_TILE_STEPS,
     PAIR = 2 * BP_TILE_LINES,  /* panels come in twos */
-    WHOLE_BYTES = 512 << 10,   /* of a packed B whose product hands over whole rows: _WHOLE_BYTES of lower.py */
+    WHOLE_BYTES = 512 << 10,   /* of a packed B whose product hands over whole rows: _ON_TILES_BYTES of lower.py */
     APART = 16,                /* numbers between the rows of sums: rows of 1 KB would meet too */
 };
 

@@ -1087,8 +1087,10 @@ bp_program *bp_program_new(const int64_t *words, int64_t n_words, char *err, siz
     d.free = (char *)p + (sizeof(bp_program) + 15) / 16 * 16;
     d.free_end = (char *)p + room;
     read_program(&d);
-    if (!d.failed)
+    if (!d.failed) {
+        p->far = bp_is_far(p);
         return p;
+    }
     bp_dealloc(p);
     return NULL;
 }

@@ -124,7 +124,7 @@ static bp_gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads
 
     const int turned = g->csa == 1 && n <= SWAP_COLUMNS && k >= SWAP_STEPS && t->lanes >= SWAP_LANES;
     const int narrow = (g->rsa == 1 || turned) && 2 * n <= t->lanes && m >= t->lanes; /* else most lanes would idle */
-    const int low = g->csb != 1 && m > 1 && m % t->lanes == 0 && m <= SWAP_ROWS && 2 * m * (k + n) <= n * k; /* A packed, C turned: B packed */
+    const int low = g->csb != 1 && m > 1 && m % t->lanes == 0 && m <= SWAP_ROWS && 2 * m * (k + n) <= n * k;
     s.swapped = narrow || low;
     s.b_transposed = m == 1 && g->rsb == 1 && g->csb != 1;
     const int wide = t->nr == 3 * t->lanes;

@@ -143,162 +143,7 @@ void *bp_context_arena(bp_context *x, size_t *bytes)
     return x->arena;
 }
 
-/* ------------------------------------------------------------------ predicted time, and how work is shared */
-
-static int64_t dim_now(const bp_context *x, int64_t dim) { return bp_dim_at(dim, x->args.rows); }
-
-/* Whether the weights that a program reads, or the arrays that it updates, are more than the caches of two cores hold: then each run
- * fetches them from beyond, at some 30 GB/s and core, and no core has any of them to lose to another. Tables that are read by row
- * numbers do not count. */
-static int is_far(const bp_program *p)
-{
-    double read = 0, updated = 0; /* numbers */
-    for (int64_t i = 0; i < p->n_instrs; i++) {
-        const bp_instr *in = &p->instrs[i];
-        const double written = in->map ? in->map->written : 0;
-        const int64_t m = in->u.matmul.m, n = in->u.matmul.n, k = in->u.matmul.k;
-        if (in->op == BP_INSTR_MATMUL) {
-            if (k > 0 && n > 0 && in->u.matmul.b.space > 0 && !in->u.matmul.trans_b) read += (double)k * (double)n;
-            if (m > 0 && n > 0) updated += written * (double)m * (double)n;
-        } else if (in->op == BP_INSTR_MAP && in->u.map.rows > 0 && in->u.map.cols > 0)
-            updated += written * (double)in->u.map.rows * (double)in->u.map.cols;
-    }
-    return (read > updated ? read : updated) * p->real_bytes >= 4 << 20;
-}
-
-#define FAR_NS 0.03 /* a byte */
-
-/* Nanoseconds on one core, to a factor of two: enough to say whether a thread is worth waking. The constants are those of 8 lanes. */
-static double predict(const bp_context *x, const bp_instr *in)
-{
-    const double map = in->map ? in->map->ns : 0, streams = in->map ? in->map->streams : 0;
-    double ns = 0, bytes = 0; /* that come from afar where the program is far: a core waits for them whatever its lanes are */
-    switch (in->op) {
-    case BP_INSTR_MATMUL: {
-        const double m = (double)dim_now(x, in->u.matmul.m), n = (double)dim_now(x, in->u.matmul.n), k = (double)dim_now(x, in->u.matmul.k);
-        const bp_tiles *tiles = in->u.matmul.bf16 ? bp_tiles_of(x->k) : NULL;
-        ns = m * n * ((tiles ? tiles->ns * x->k->lanes / 8 : 0.03) * k + 0.2 + map);
-        bytes = (k * n + m * n * streams) * x->p->real_bytes;
-        break;
-    }
-    case BP_INSTR_MAP: {
-        const double elements = (double)dim_now(x, in->u.map.rows) * (double)dim_now(x, in->u.map.cols);
-        ns = elements * map;
-        bytes = elements * streams * x->p->real_bytes;
-        break;
-    }
-    case BP_INSTR_REDUCE:
-        ns = (double)dim_now(x, in->u.reduce.outer) * (double)dim_now(x, in->u.reduce.inner) *
-             (0.15 * (double)dim_now(x, in->u.reduce.r) + map);
-        break;
-    case BP_INSTR_SOFTMAX_CE: ns = (double)dim_now(x, in->u.softmax.n) * (20 + 2.5 * (double)in->u.softmax.classes); break;
-    case BP_INSTR_GATHER: ns = (double)dim_now(x, in->u.lookup.n) * (5 + 0.2 * (double)in->u.lookup.width); break;
-    case BP_INSTR_SCATTER_ADD:
-        ns = (double)dim_now(x, in->u.lookup.n) * (5 + 0.2 * (double)in->u.lookup.width) +
-             0.1 * (double)dim_now(x, in->u.lookup.limit) * (double)in->u.lookup.width;
-        break;
-    case BP_INSTR_FIRST: ns = 5 * (double)dim_now(x, in->u.lookup.n); break;
-    case BP_INSTR_ROW_UPDATE: /* most row numbers are different */
-        ns = (double)dim_now(x, in->u.lookup.n) *
-             (20 + (double)in->u.lookup.width * (0.2 + 0.2 * (double)in->u.lookup.n_tables + map));
-        break;
-    case BP_INSTR_COPY:
-    case BP_INSTR_COPY_INT:
-        ns = 0.4;
-        for (int i = 0; i < in->u.copy.nd; i++)
-            ns *= (double)dim_now(x, in->u.copy.dims[i]);
-        break;
-    case BP_INSTR_FILL: ns = 0.1 * (double)dim_now(x, in->u.fill.count); break;
-    case BP_INSTR_ARGMAX: ns = (double)dim_now(x, in->u.argmax.rows) * (double)dim_now(x, in->u.argmax.cols); break;
-    case BP_INSTR_SUM_BLOCKS:
-        ns = (double)(in->u.sum_blocks.m * in->u.sum_blocks.n) * (0.1 * (double)bp_row_blocks(x->args.rows) + map);
-        break;
-    }
-    ns *= 8.0 / x->k->lanes;
-    return x->far && ns < FAR_NS * bytes ? FAR_NS * bytes : ns;
-}
-
-/* Nanoseconds that sharing an instruction costs beside waiting: numbers that another core wrote, or keeps, have to come over, as many
- * of an array as its cache holds. A product's rows of A and C belong to the same thread in every instruction, B does not; in a product of
- * A^T, a sum over the rows, nothing does. */
-static double moved(const bp_context *x, double rows, double cols)
-{
-    const double bytes = rows * cols * x->p->real_bytes;
-    return 0.08 * (bytes < 1 << 20 ? bytes : 1 << 20);
-}
-
-static double sharing(const bp_context *x, const bp_instr *in)
-{
-    if (in->op != BP_INSTR_MATMUL)
-        return 0;
-    const double m = (double)dim_now(x, in->u.matmul.m), n = (double)dim_now(x, in->u.matmul.n), k = (double)dim_now(x, in->u.matmul.k);
-    return (x->far ? 0 : moved(x, k, n)) + (in->u.matmul.trans_a ? moved(x, m, k) + (x->far ? 0 : moved(x, m, n)) : 0);
-}
-
-/* What a thread costs, measured with bench/sweep.py: a job for one that is awake some microseconds; waking one as much again, and it
- * comes tens of microseconds later. So an instruction has a thread for each THREAD_NS, if all such instructions of a run together
- * save TOGETHER_NS beyond what sharing costs: they hand numbers to each other, and one alone would have to fetch them. Threads are
- * woken as the run begins, and an instruction of less than LATE_NS takes only those that are awake when it comes. */
-#define THREAD_NS 25e3
-#define TOGETHER_NS 150e3
-#define LATE_NS 60e3
-#define CROWDED_NS 5e6        /* where other processes are about, what is over in a slice or two of theirs is not shared */
-
-static atomic_int always;
-
-int bp_share_always(int on) { return atomic_exchange(&always, on); }
-
-static int threads_for(double ns, int most)
-{
-    if (atomic_load_explicit(&always, memory_order_relaxed)) return most;
-    const double worth = 1 + ns / THREAD_NS;
-    return worth < most ? (int)worth : most;
-}
-
-static int threads_now(double ns, int threads)
-{
-    if (threads <= 1 || atomic_load_explicit(&always, memory_order_relaxed)) return threads;
-    if (ns < CROWDED_NS && bp_threads_crowded()) return 1;
-    return ns < LATE_NS ? bp_threads_awake(threads) : threads;
-}
-
-int bp_threads_between(const bp_context *x, double ns)
-{
-    return x->together || ns >= TOGETHER_NS ? threads_now(ns, threads_for(ns, x->args.threads)) : 1;
-}
-
-static void make_plan(bp_context *x)
-{
-    const int forced = atomic_load_explicit(&always, memory_order_relaxed);
-    if (x->plan_rows == x->args.rows && x->plan_threads == x->args.threads && x->plan_forced == forced)
-        return;
-    bp_plan *blocks = NULL;
-    double saved = 0;
-    x->plan_ns = 0;
-    x->far = is_far(x->p);
-    for (int64_t i = 0; i < x->p->n_instrs; i++) {
-        const bp_instr *in = &x->p->instrs[i];
-        const double ns = predict(x, in);
-        x->plan_ns += ns;
-        x->plan[i].ns = ns;
-        if (in->op == BP_INSTR_ROW_BLOCKS)
-            blocks = &x->plan[i];
-        else if (in->governed) { /* their time is that of the instruction that runs them */
-            blocks->ns += ns;
-            x->plan[i].ns = 0;
-        }
-    }
-    for (int64_t i = 0; i < x->p->n_instrs; i++) {
-        x->plan[i].threads = threads_for(x->plan[i].ns, x->args.threads);
-        saved += x->plan[i].threads > 1 ? x->plan[i].ns - 2 * sharing(x, &x->p->instrs[i]) : 0;
-    }
-    x->together = forced || saved >= TOGETHER_NS;
-    for (int64_t i = 0; i < x->p->n_instrs && !x->together; i++)
-        x->plan[i].threads = 1;
-    x->plan_rows = x->args.rows;
-    x->plan_threads = x->args.threads;
-    x->plan_forced = forced;
-}
+/* ------------------------------------------------------------------ how work is shared */
 
 typedef struct { const bp_job *job; bp_job_fn fn; } shared_job;
 
@@ -332,7 +177,7 @@ static void run_matmul(bp_context *x, const bp_instr *in, int threads)
     const bp_tiles *tiles = in->u.matmul.bf16 ? bp_tiles_of(x->k) : NULL;
     if (c->space < 0 && in->u.matmul.c_store >= 0 && !tiles) /* which have a place of their own for the sums */
         c = &in->map->stores[in->u.matmul.c_store].at;
-    bp_gemm g = {.m = dim_now(x, in->u.matmul.m), .n = dim_now(x, in->u.matmul.n), .k = dim_now(x, in->u.matmul.k),
+    bp_gemm g = {.m = bp_dim_now(x, in->u.matmul.m), .n = bp_dim_now(x, in->u.matmul.n), .k = bp_dim_now(x, in->u.matmul.k),
                  .a = bp_at(x, a, size), .b = bp_at(x, b, size),
                  .rsa = in->u.matmul.trans_a ? 1 : a->ld, .csa = in->u.matmul.trans_a ? a->ld : 1,
                  .rsb = in->u.matmul.trans_b ? 1 : b->ld, .csb = in->u.matmul.trans_b ? b->ld : 1,
@@ -349,17 +194,17 @@ static void run_matmul(bp_context *x, const bp_instr *in, int threads)
 
 static void map_rows(const bp_job *j, int thread, int64_t low, int64_t high)
 {
-    bp_map_region(j->x, thread, low, high, 0, dim_now(j->x, j->in->u.map.cols), NULL, 0);
+    bp_map_region(j->x, thread, low, high, 0, bp_dim_now(j->x, j->in->u.map.cols), NULL, 0);
 }
 
 static void map_cols(const bp_job *j, int thread, int64_t low, int64_t high)
 {
-    bp_map_region(j->x, thread, 0, dim_now(j->x, j->in->u.map.rows), low, high, NULL, 0);
+    bp_map_region(j->x, thread, 0, bp_dim_now(j->x, j->in->u.map.rows), low, high, NULL, 0);
 }
 
 static void run_map(bp_context *x, const bp_instr *in, int threads)
 {
-    const int64_t rows = dim_now(x, in->u.map.rows), cols = dim_now(x, in->u.map.cols);
+    const int64_t rows = bp_dim_now(x, in->u.map.rows), cols = bp_dim_now(x, in->u.map.cols);
     bp_job j = {.x = x, .in = in, .total = rows};
     bp_map_bind(x, in->map);
     if (threads > 1 && rows < 4 * threads && cols > rows) {
@@ -374,7 +219,7 @@ static void reduce_part(const bp_job *j, int thread, int64_t low, int64_t high)
 {
     bp_context *const x = j->x;
     const bp_instr *in = j->in;
-    const int64_t size = x->p->real_bytes, r = dim_now(x, in->u.reduce.r), inner = dim_now(x, in->u.reduce.inner);
+    const int64_t size = x->p->real_bytes, r = bp_dim_now(x, in->u.reduce.r), inner = bp_dim_now(x, in->u.reduce.inner);
     const char *src = bp_at(x, &in->u.reduce.src, size);
     char *dst = in->u.reduce.dst.space < 0 ? x->reduced : bp_at(x, &in->u.reduce.dst, size);
     const int kind = in->u.reduce.kind, rows = in->u.reduce.inner == 1, cols = !rows && in->u.reduce.outer == 1;
@@ -401,7 +246,7 @@ static void run_reduce(bp_context *x, const bp_instr *in, int threads)
 {
     bp_job j = {.x = x, .in = in};
     const int cols = in->u.reduce.inner != 1 && in->u.reduce.outer == 1;
-    j.total = dim_now(x, cols ? in->u.reduce.inner : in->u.reduce.outer);
+    j.total = bp_dim_now(x, cols ? in->u.reduce.inner : in->u.reduce.outer);
     if (in->map)
         bp_map_bind(x, in->map);
     bp_share(&j, reduce_part, threads, cols ? 64 : 1);
@@ -430,12 +275,12 @@ static int prepare_ids(bp_context *x, const bp_instr *in, bp_run_result *result)
 {
     switch (in->op) {
     case BP_INSTR_SOFTMAX_CE:
-        return in->u.softmax.targets_kind != 0 || copy_ids(x, &in->u.softmax.targets, dim_now(x, in->u.softmax.n),
+        return in->u.softmax.targets_kind != 0 || copy_ids(x, &in->u.softmax.targets, bp_dim_now(x, in->u.softmax.n),
                                                            in->u.softmax.classes, BP_NO_PADDING, x->ids + in->ids, result);
     case BP_INSTR_GATHER:
     case BP_INSTR_SCATTER_ADD:
     case BP_INSTR_ROW_UPDATE:
-        return copy_ids(x, &in->u.lookup.ids, dim_now(x, in->u.lookup.n), dim_now(x, in->u.lookup.limit), in->u.lookup.padding,
+        return copy_ids(x, &in->u.lookup.ids, bp_dim_now(x, in->u.lookup.n), bp_dim_now(x, in->u.lookup.limit), in->u.lookup.padding,
                         x->ids + in->ids, result);
     default: return 1;
     }
@@ -489,7 +334,7 @@ static void copy_part(const bp_job *j, int thread, int64_t low, int64_t high)
     const int64_t *ss = j->in->u.copy.ss, *ds = j->in->u.copy.ds, size = j->in->op == BP_INSTR_COPY_INT ? 4 : x->p->real_bytes;
     int64_t dims[BP_MAX_DIMS];
     for (int i = 0; i < nd; i++)
-        dims[i] = dim_now(x, j->in->u.copy.dims[i]);
+        dims[i] = bp_dim_now(x, j->in->u.copy.dims[i]);
     dims[0] = high - low;
     const char *src = at(bp_at(x, &j->in->u.copy.src, size), low * ss[0], size);
     char *dst = (char *)bp_at(x, &j->in->u.copy.dst, size) + low * ds[0] * size;
@@ -527,7 +372,7 @@ static void argmax_part(const bp_job *j, int thread, int64_t low, int64_t high)
 {
     (void)thread;
     const bp_context *x = j->x;
-    const int64_t size = x->p->real_bytes, cols = dim_now(x, j->in->u.argmax.cols), step = j->in->u.argmax.src.ld * size;
+    const int64_t size = x->p->real_bytes, cols = bp_dim_now(x, j->in->u.argmax.cols), step = j->in->u.argmax.src.ld * size;
     const char *src = bp_at(x, &j->in->u.argmax.src, size);
     int32_t *dst = bp_at(x, &j->in->u.argmax.dst, 4);
     for (int64_t i = low; i < high; i++) {
@@ -548,7 +393,7 @@ static int run_call(bp_context *x, const bp_instr *in)
     const int n = in->u.call.inputs + in->u.call.outputs;
     for (int i = 0; i < n; i++) {
         const bp_call_operand *o = &in->u.call.operands[i];
-        x->call_arrays[i] = (bp_call_array){bp_at(x, &o->at, o->bytes), dim_now(x, o->elements) * o->bytes};
+        x->call_arrays[i] = (bp_call_array){bp_at(x, &o->at, o->bytes), bp_dim_now(x, o->elements) * o->bytes};
     }
     if (!x->args.call)
         return 0;
@@ -591,7 +436,7 @@ static void run_instr(bp_context *x, const bp_instr *in, int threads)
     case BP_INSTR_MAP: run_map(x, in, threads); break;
     case BP_INSTR_REDUCE: run_reduce(x, in, threads); break;
     case BP_INSTR_SOFTMAX_CE:
-        j.total = dim_now(x, in->u.softmax.n);
+        j.total = bp_dim_now(x, in->u.softmax.n);
         bp_share(&j, softmax_part, threads, 1);
         break;
     case BP_INSTR_GATHER:
@@ -600,15 +445,15 @@ static void run_instr(bp_context *x, const bp_instr *in, int threads)
     case BP_INSTR_ROW_UPDATE: bp_run_rows(x, in, threads); break;
     case BP_INSTR_COPY:
     case BP_INSTR_COPY_INT:
-        j.total = dim_now(x, in->u.copy.dims[0]);
+        j.total = bp_dim_now(x, in->u.copy.dims[0]);
         bp_share(&j, copy_part, threads, 1);
         break;
     case BP_INSTR_FILL:
-        j.total = dim_now(x, in->u.fill.count);
+        j.total = bp_dim_now(x, in->u.fill.count);
         bp_share(&j, fill_part, threads, 4096);
         break;
     case BP_INSTR_ARGMAX:
-        j.total = dim_now(x, in->u.argmax.rows);
+        j.total = bp_dim_now(x, in->u.argmax.rows);
         bp_share(&j, argmax_part, threads, 1);
         break;
     case BP_INSTR_SUM_BLOCKS:
@@ -727,7 +572,7 @@ bp_run_result bp_context_run(bp_context *x)
 {
     const bp_program *p = x->p;
     bp_run_result result = {BP_OK, x->args.last, 0, 0};
-    make_plan(x);
+    bp_make_plan(x);
     if (x->together && !bp_threads_crowded())
         bp_threads_rouse(x->args.threads);
     if (x->args.poll && x->polled == 0 && x->plan_ns >= 1e6)
@@ -756,7 +601,7 @@ bp_run_result bp_context_run(bp_context *x)
         }
         if (!prepare_ids(x, in, &result))
             return result;
-        run_instr(x, in, threads_now(x->plan[i].ns, x->plan[i].threads));
+        run_instr(x, in, bp_threads_now(x->plan[i].ns, x->plan[i].threads));
         x->unclocked_ns += x->plan[i].ns;
     }
     result.instruction = x->args.last;

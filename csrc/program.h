@@ -1,5 +1,5 @@
 /* program.h: what the files of the executor share. decode.c turns words into these structures and checks everything;
- * program.c makes contexts and runs; map.c runs elementwise programs; rows.c what goes by row numbers; fit.c many steps. */
+ * program.c makes contexts and runs; plan.c predicts times and gives out threads; map.c runs elementwise programs; rows.c what goes by row numbers; fit.c many steps. */
 #ifndef BP_PROGRAM_H
 #define BP_PROGRAM_H
 
@@ -101,6 +101,7 @@ struct bp_program {
     int64_t first_write;      /* the first instruction that writes to state: a space that the program also reads */
     int max_slots, max_scalars, max_stores, max_regs;
     int64_t max_reduce, max_ids; /* reals of a reduction that is not kept; labels or row numbers of one instruction */
+    int far;                  /* bp_is_far() */
     int n_products;           /* MATMUL instructions, which are numbered */
     int64_t n_calls;          /* one more than the largest number of a CALL */
     int max_call;             /* arrays of one CALL */
@@ -126,7 +127,6 @@ struct bp_context {
     int64_t plan_rows;        /* the plan below is for so many rows (-1: none) and threads */
     int plan_threads, plan_forced;
     double plan_ns;           /* sum of the plan */
-    int far;                  /* its weights and state come from beyond the caches in every run */
     int together;             /* its work for several threads is worth waking them */
     char **bases;             /* [n_spaces + 1] */
     bp_plan *plan;            /* [n_instrs] */
@@ -159,6 +159,14 @@ static inline void *bp_at(const bp_context *x, const bp_operand *o, int64_t byte
 void *bp_alloc(size_t bytes); /* 64-byte aligned, counted by bp_allocations(); the only allocation of programs and contexts */
 void bp_dealloc(void *);
 
+static inline int64_t bp_dim_now(const bp_context *x, int64_t dim) { return bp_dim_at(dim, x->args.rows); }
+
+/* plan.c */
+int bp_is_far(const bp_program *);                      /* whether what it keeps between runs is beyond the caches in each */
+void bp_make_plan(bp_context *);                        /* for its rows and threads, where it is not there yet */
+int bp_threads_now(double ns, int threads);             /* of so many that an instruction is given, those for now */
+int bp_threads_between(const bp_context *x, double ns); /* threads for so much predicted work outside the plan */
+
 /* map.c */
 void bp_map_bind(bp_context *, const bp_map *); /* looks up its pointers and computes its scalars */
 /* Runs the bound map over rows [r0, r1) and columns [c0, c1); `context` is a bp_context. A bp_epilogue_fn: `block` is the
@@ -177,7 +185,6 @@ static inline const int32_t *bp_ids_now(const bp_context *x, const bp_instr *in,
 }
 void bp_start_worker(bp_context *, int thread); /* makes workers[thread] a context of this run */
 int64_t bp_clock_ns(void);
-int bp_threads_between(const bp_context *x, double ns); /* threads for so much predicted work outside the plan */
 void bp_context_begin(bp_context *, const bp_run_args *);  /* takes the arguments and bases, enters floating-point control */
 bp_run_result bp_context_run(bp_context *);                /* instructions [args.first, args.last) with args.rows rows */
 void bp_context_end(bp_context *);

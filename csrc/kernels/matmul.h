@@ -111,7 +111,7 @@ static void tiles(int64_t count, int rows, int64_t n, const tile_common *t, cons
 /* The first n lanes, or all of them, by a constant where the caller knows it. */
 INLINE vec load_some(const real *p, int64_t n) { return n == VL ? v_load(p) : v_loadn(p, n); }
 
-enum { FEW = 4, FEW_STEPS = 8, FEW_COLUMNS = 4096 / sizeof(real) };
+enum { FEW = 4, FEW_STEPS = 8 };
 
 /* sums[0:rows, 0:n] = (first ? 0 : sums) + A B over `steps` steps, for n <= VL */
 INLINE void few_lanes(const int rows, const int steps, const int64_t n, int first, const tile_common *t, const real *a, const real *b,
@@ -119,15 +119,15 @@ INLINE void few_lanes(const int rows, const int steps, const int64_t n, int firs
 {
     const int64_t rsa = t->rsa, csa = t->csa, rsb = t->rsb;
     vec acc[FEW];
-    UNROLL for (int i = 0; i < rows; i++) acc[i] = first ? v_zero() : v_load(sums + i * FEW_COLUMNS);
+    UNROLL for (int i = 0; i < rows; i++) acc[i] = first ? v_zero() : v_load(sums + i * PAGE_REALS);
     UNROLL for (int p = 0; p < steps; p++) {
         const vec x = load_some(b + p * rsb, n);
         UNROLL for (int i = 0; i < rows; i++) acc[i] = v_fma(v_set1(a[i * rsa + p * csa]), x, acc[i]);
     }
-    UNROLL for (int i = 0; i < rows; i++) v_store(sums + i * FEW_COLUMNS, acc[i]);
+    UNROLL for (int i = 0; i < rows; i++) v_store(sums + i * PAGE_REALS, acc[i]);
 }
 
-/* The same for n <= FEW_COLUMNS. */
+/* The same for n <= PAGE_REALS. */
 INLINE void few_steps(const int rows, const int steps, int64_t n, int first, const tile_common *t, const real *a, const real *b,
                       real *sums)
 {
@@ -139,9 +139,9 @@ INLINE void few_steps(const int rows, const int steps, int64_t n, int first, con
 /* C[0:rows, 0:n] (+)= A B, a page of FEW_STEPS rows of B after another: streams that the processor knows and runs ahead of. */
 INLINE void some_rows(const int rows, int64_t n, const tile_common *t, const real *a, const real *b, real *c)
 {
-    real sums[FEW * FEW_COLUMNS]; /* [rows][FEW_COLUMNS] */
-    for (int64_t j = 0; j < n; j += FEW_COLUMNS) {
-        const int64_t nj = n - j < FEW_COLUMNS ? n - j : FEW_COLUMNS;
+    real sums[FEW * PAGE_REALS]; /* [rows][PAGE_REALS] */
+    for (int64_t j = 0; j < n; j += PAGE_REALS) {
+        const int64_t nj = n - j < PAGE_REALS ? n - j : PAGE_REALS;
         int64_t p = 0;
         for (; p + FEW_STEPS <= t->k; p += FEW_STEPS)
             few_steps(rows, FEW_STEPS, nj, p == 0, t, a + p * t->csa, b + p * t->rsb + j, sums);
@@ -150,7 +150,7 @@ INLINE void some_rows(const int rows, int64_t n, const tile_common *t, const rea
             for (int64_t q = 0; q < nj; q += VL) {
                 const int64_t nq = nj - q < VL ? nj - q : VL;
                 real *const to = c + i * t->ldc + j + q;
-                v_storen(to, t->add ? v_add(v_loadn(to, nq), v_load(sums + i * FEW_COLUMNS + q)) : v_load(sums + i * FEW_COLUMNS + q), nq);
+                v_storen(to, t->add ? v_add(v_loadn(to, nq), v_load(sums + i * PAGE_REALS + q)) : v_load(sums + i * PAGE_REALS + q), nq);
             }
     }
 }

@@ -5,7 +5,7 @@
  * multiple of 32 by the operation's neutral number. Then lane l takes lane l + 16, l + 8, l + 4, l + 2, l + 1. */
 enum { LANES32 = 32 / VL, ROW_CHUNK = 4096, COL_BLOCK = 256, REDUCE_NARROW = 16 };
 /* Sums over the rows of a matrix that hardly lies in L2: a page of columns at a time, 4 DEEP rows together. */
-enum { PAGES_BYTES = 2 << 20, PAGES_COLS = 256, PAGE_REALS = 4096 / sizeof(real), DEEP = 4 };
+enum { PAGES_BYTES = 2 << 20, PAGES_COLS = 256, DEEP = 4 };
 
 INLINE real reduce_neutral(int kind)
 {
@@ -189,17 +189,16 @@ INLINE void reduce_strip(int kind, int vecs, int64_t n, int64_t rows, const real
 /* l[k][0:n] = l[k] op rows k, k + 4 ... of src[4 deep][n], k < 4, VL columns at a time */
 INLINE void accumulate_rows(int kind, const int deep, int64_t n, const real *src, int64_t ld, real (*l)[PAGE_REALS])
 {
-    for (int64_t j = 0; j < n; j += VL)
+    for (int64_t j = 0; j < n; j += VL) {
+        const int64_t nj = n - j < VL ? n - j : VL;
 #pragma GCC unroll 4
         for (int k = 0; k < 4; k++) {
             vec x = v_load(l[k] + j);
 #pragma GCC unroll 4
-            for (int i = 0; i < deep; i++) {
-                const real *const row = src + (4 * i + k) * ld + j;
-                x = reduce_op(kind, x, n - j >= VL ? v_load(row) : v_loadn(row, n - j));
-            }
+            for (int i = 0; i < deep; i++) x = reduce_op(kind, x, load_some(src + (4 * i + k) * ld + j, nj));
             v_store(l[k] + j, x);
         }
+    }
 }
 
 /* dst[n] over all rows, n <= PAGE_REALS, 4 DEEP rows of a page at a time: streams that a processor runs ahead of. */

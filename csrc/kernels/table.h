@@ -9,6 +9,7 @@
 #endif
 #define NRV BP_NRV
 #define NR (NRV * VL)
+#define PAGE_REALS (4096 / (int)sizeof(real))
 
 #ifdef __clang__ /* loops whose body becomes constants */
 #define UNROLL _Pragma("clang loop unroll(full)")
