@@ -73,23 +73,31 @@ INLINE void pack_tile(int is_b, int64_t lines, int64_t k, const float *src, int6
 
 INLINE int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/* Panels [low, high) of an operand, one after the other, each from its first step to its last, so that its lines are streams that the
+ * processor runs ahead of. Lines side by side are read across all panels, a tile's steps at a time. */
+INLINE void pack_panels(const int is_b, int64_t low, int64_t high, int64_t lines, int64_t k, const float *src, int64_t line, int64_t step,
+                        uint16_t *dst)
+{
+    const int64_t panels = (lines + 2 * BP_TILE_LINES - 1) / (2 * BP_TILE_LINES) * 2; /* the last may be empty: an even number */
+    const int64_t tiles = (k + BP_TILE_STEPS - 1) / BP_TILE_STEPS, together = line == 1 ? 1 : tiles;
+    for (int64_t t0 = 0; t0 < tiles; t0 += together)
+        for (int64_t q = low; q < high; q++)
+            for (int64_t t = t0; t < t0 + together; t++) {
+                const int64_t s0 = t / BP_TILE_CHUNK * BP_TILE_CHUNK, chunk = min64(tiles - s0, BP_TILE_CHUNK);
+                const int64_t i = q * BP_TILE_LINES, p = t * BP_TILE_STEPS, left = lines - i;
+                const float *from = left > 0 ? src + i * line + p * step : src;
+                pack_tile(is_b, left > 0 ? min64(left, 16) : 0, min64(k - p, 32), from, line, step,
+                          dst + (s0 * panels + q * chunk + t - s0) * BP_TILE);
+            }
+}
+
 static void pack(int is_b, int64_t low, int64_t high, int64_t lines, int64_t k, const float *src, int64_t line, int64_t step,
                  uint16_t *dst)
 {
-    const int64_t panels = (lines + 2 * BP_TILE_LINES - 1) / (2 * BP_TILE_LINES) * 2; /* the last may be empty: an even number */
-    const int64_t tiles = (k + BP_TILE_STEPS - 1) / BP_TILE_STEPS;
-    for (int64_t s0 = 0; s0 < tiles; s0 += BP_TILE_CHUNK) {
-        const int64_t chunk = min64(tiles - s0, BP_TILE_CHUNK);
-        const int64_t together = line == 1 ? 1 : chunk; /* tiles of a panel in turn; lines side by side are read across panels */
-        for (int64_t s1 = 0; s1 < chunk; s1 += together)
-            for (int64_t q = low; q < high; q++)
-                for (int64_t s = s1; s < s1 + together; s++) {
-                    const int64_t i = q * BP_TILE_LINES, p = (s0 + s) * BP_TILE_STEPS, left = lines - i;
-                    const float *from = left > 0 ? src + i * line + p * step : src;
-                    pack_tile(is_b, left > 0 ? min64(left, 16) : 0, min64(k - p, 32), from, line, step,
-                              dst + (s0 * panels + q * chunk + s) * BP_TILE);
-                }
-    }
+    if (is_b && step == 1) pack_panels(1, low, high, lines, k, src, line, 1, dst);
+    else if (is_b) pack_panels(1, low, high, lines, k, src, line, step, dst);
+    else if (step == 1) pack_panels(0, low, high, lines, k, src, line, 1, dst);
+    else pack_panels(0, low, high, lines, k, src, line, step, dst);
 }
 
 /* ------------------------------------------------------------------ the product on tiles */
