@@ -7,6 +7,7 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct bp_kernels:
         int lanes, mr, nr
         bp_map_fn map[BP_MAP_COUNT][8]
+        void (*spread)(int64_t rows, int64_t cols, const void *src, int64_t step, void *dst) noexcept nogil
         bp_chain_fn chain[BP_CHAIN_COUNT]
         void (*random)(void *dst, int64_t rows, int64_t cols, uint64_t seed, uint64_t step, uint32_t node,
                        int64_t row0, int64_t col0) noexcept nogil
@@ -14,8 +15,11 @@ cdef extern from "kernels.h" nogil:
         double (*fma_peak)(int64_t rounds, double *sink) noexcept nogil
         void (*reduce_rows)(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *dst) noexcept nogil
         void (*reduce_cols)(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *dst) noexcept nogil
+        void (*reduce_lanes)(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *lanes, int first) noexcept nogil
+        void (*join_lanes)(int kind, int64_t cols, const void *lanes, void *dst) noexcept nogil
         void (*softmax_ce)(int64_t rows, int64_t classes, const void *z, int64_t ld, const int32_t *labels,
                            const void *probs, const void *g, int g_step, void *loss, void *dz, int64_t ld_dz) noexcept nogil
+    enum: BP_PAGE_BYTES
     const bp_kernels *bp_kernels_for(int isa, int real_bytes)
 
     ctypedef void (*bp_epilogue_fn)(void *, int, int64_t, int64_t, int64_t, int64_t, void *, int64_t) noexcept nogil
@@ -322,6 +326,38 @@ def kernel_reduce_cols(isa, kind, src, dst):
     check_shape(y, (x.extent(1),))
     with nogil:
         k.reduce_cols(code, x.view.shape[0], x.view.shape[1], x.view.buf, x.stride(0), y.view.buf)
+
+
+def kernel_reduce_pieces(isa, kind, src, dst, rows):
+    """The same of a block of at most 256 rows and a page of columns, `rows` rows (a multiple of 4) at a time."""
+    cdef _Array x = matrix(src, "src", b"fd")
+    cdef _Array y = vector(dst, "dst", bytes([x.kind]), True)
+    cdef const bp_kernels *k = kernels_of(isa, x.view.itemsize)
+    cdef int code = code_of("kind", REDUCE_OPS, kind)
+    cdef int64_t each = rows, i = 0, ld = x.stride(0), size = x.view.itemsize
+    check_shape(y, (x.extent(1),))
+    if x.view.shape[0] > 256 or x.view.shape[1] * size > BP_PAGE_BYTES or each < 4 or each % 4:
+        raise ValueError(f"kernel_reduce_pieces: a matrix {x.extent(0)} x {x.extent(1)}, {rows} rows at a time")
+    cdef void *lanes = PyMem_Malloc(4 * BP_PAGE_BYTES)
+    if lanes == NULL:
+        raise MemoryError
+    with nogil:
+        while i < x.view.shape[0]:
+            k.reduce_lanes(code, min(each, x.view.shape[0] - i), x.view.shape[1], <char *>x.view.buf + i * ld * size, ld, lanes, i == 0)
+            i += each
+        k.join_lanes(code, x.view.shape[1], lanes, y.view.buf)
+    PyMem_Free(lanes)
+
+
+def kernel_spread(isa, src, dst):
+    """dst[i, j] = src[i]; dst is contiguous, but for a last row, which may be overwritten."""
+    cdef _Array y = matrix(dst, "dst", b"fd", True)
+    cdef _Array x = vector(src, "src", bytes([y.kind]))
+    cdef const bp_kernels *k = kernels_of(isa, y.view.itemsize)
+    if y.stride(0) != y.view.shape[1] or y.view.shape[0] != x.view.shape[0] + 1 or y.view.shape[1] < k.lanes:
+        raise ValueError(f"kernel_spread: {y.extent(0)} rows of {y.extent(1)} for {x.extent(0)} numbers")
+    with nogil:
+        k.spread(x.view.shape[0], y.view.shape[1], x.view.buf, 1, y.view.buf)
 
 
 def kernel_softmax_ce(isa, z, labels=None, probs=None, g=None, loss=None, dz=None):

@@ -9,6 +9,9 @@ order of their position, and a node joins only where all it reads is made at or 
 A second pass *sinks* elementwise nodes that only one later group reads, where that saves a buffer: the derivative
 ``1 - y^2`` is then computed beside the product of the backward pass, and only `y` is kept.
 
+A third makes what a reduction reads right before it, piece by piece, where that saves a buffer too: the squares of a norm, a loss
+of each number, the products that a normalisation sums are then in no memory.
+
 An assignment to stored parameters runs at or after the last group that reads them; if an instruction beside it still reads
 the old value elsewhere, it becomes a map of its own. What is fused changes no rounding: fused and unfused give equal bits.
 
@@ -27,7 +30,7 @@ import numpy as np
 
 from .graph import Operation, Tensor, ancestors, apply, contiguous, dim_size, register
 from .ops import broadcast_to
-from .plan import Group, Plan, emit, operand_kind, root
+from .plan import FULL, Group, Plan, emit, operand_kind, reduced_dims, root
 from .rowblocks import LEAST_ROWS, part, worth_it
 from .rowupdates import beside, row_updates
 from .simplify import simplify
@@ -307,6 +310,9 @@ class _Grouping:
             self._close(g)
         if fuse:
             self._sink()
+            for g in self.groups:
+                if g.anchor is not None and g.anchor.op.kind == "reduce":
+                    self._make_before(g)
         self.groups = [g for g in self.groups if g.anchor is not None or g.members or g is self.barrier]
 
     def _close(self, g):
@@ -335,8 +341,7 @@ class _Grouping:
         if t.op.kind == "matmul":
             g.rows, g.cols = t.shape
         elif t.op.kind == "reduce":
-            x, a = t.inputs[0], t.attrs
-            outer, inner = dim_size(x.shape[:a["start"]]), dim_size(x.shape[a["stop"]:])
+            outer, _, inner = reduced_dims(t)
             g.rows, g.cols = (1, outer) if inner == 1 else (outer, inner)
         self.groups.append(g)
         self.group[t] = g
@@ -487,13 +492,8 @@ class _Grouping:
             if not _fits(m, h.rows, h.cols) or any(
                     u.op.kind != "map" or dim_size(m.shape) != dim_size(u.shape) for u in users):
                 return
-            for x in m.inputs:  # a stored parameter must not have changed by then, nor be read but in place
-                x = root(x)
-                if x in self.mutable:
-                    writer = next(a.value for a in self.homes.values() if a.target is x)
-                    if self.group[writer].position < h.position or (
-                            self.group[writer] is h and dim_size(x.shape) != dim_size(m.shape)):
-                        return
+            if not self._as_before(m, h):
+                return
         freed = sum(any(self.group[u] is h for u in self.users[m]) for m in moved)
         kept = {root(x) for m in moved for x in m.inputs} - moved
         added = sum(self.group.get(x) is g and not self._outside(x) for x in kept)
@@ -502,3 +502,59 @@ class _Grouping:
             h.members = sorted([*h.members, *moved], key=lambda m: m.number)
             for m in moved:
                 self.group[m] = h
+
+    def _as_before(self, m, h):
+        """Whether the stored parameters that `m` reads are in `h` what they are in its group, where none is read but in place."""
+        for x in (root(x) for x in m.inputs):
+            if x in self.mutable:
+                writer = self.group[next(a.value for a in self.homes.values() if a.target is x)]
+                if writer.position < h.position or (writer is h and dim_size(x.shape) != dim_size(m.shape)):
+                    return False
+        return True
+
+    # ---- before reductions
+
+    def _make_before(self, h):
+        """Let the reduction `h` make what it reads: the whole map that does, or what only `h` reads. Threads part a map by its rows, and
+        a sum over rows by its columns: such a one makes nothing that others read, which would come to them from another core."""
+        t, x = h.anchor, root(h.anchor.inputs[0])
+        outer, r, inner = reduced_dims(t)
+        g = self.group.get(x)
+        if x.op.kind != "map" or g is h or g is self.prologue or g.tables or (outer != 1 and inner != 1):
+            return
+        region = (outer, r) if inner == 1 else (r, inner)
+        if inner == 1 and g.anchor is None and all(self._goes_before(m, h, region, late=True) for m in g.members):
+            moved = set(g.members)
+        else:
+            moved = self._only_before(x, g, h, region)
+            if not moved or not self._saves(moved, g, region):
+                return
+        g.members = [m for m in g.members if m not in moved]
+        h.before = sorted(moved, key=lambda m: m.number)
+        self.group |= dict.fromkeys(moved, h)
+
+    def _goes_before(self, m, h, region, late=False):
+        """Whether `m` may be made before `h`: with `late`, groups behind that one may read it too."""
+        return (m not in self.homes and m not in self.checks and _fits(m, *region) and self._as_before(m, h)
+                and (not late or all(u is h.anchor or self.group[u] is self.group[m] or self.group[u].position > h.position
+                                     for u in self.users.get(m, []))))
+
+    def _only_before(self, x, g, h, region):
+        """`x` and the members of `g` that only it and `h` read; none where `x` itself is read elsewhere."""
+        chosen = set()
+        for m in sorted(self._behind(g, x), key=lambda m: -m.number):
+            users = self.users.get(m, [])
+            if all(u is h.anchor or u in chosen for u in users) and self._goes_before(m, h, region):
+                chosen.add(m)
+        return chosen if x in chosen else set()
+
+    def _saves(self, moved, g, region):
+        """Whether it is less to read what `moved` reads than to write and read its result: nothing more has to be in memory, and of the
+        arrays at most two are not read less in `g`."""
+        kept = {root(x) for m in moved for x in m.inputs} - moved
+        if any(self.group.get(x) is g and not self._outside(x) for x in kept):
+            return False
+        full = {root(x) for m in moved for x in m.inputs
+                if root(x) not in moved and operand_kind(x.shape, m.shape, *region) == FULL}
+        still = {root(x) for m in g.members if m not in moved for x in m.inputs}
+        return sum(x in still or self.group.get(x) is g for x in full) <= 2

@@ -32,6 +32,7 @@ class Group:
     position: int
     anchor: Tensor | None = None
     members: list[Tensor] = field(default_factory=list)
+    before: list[Tensor] = field(default_factory=list)  # elementwise nodes that make what a reduction reads
     rows: int | None = None  # the region, as dims; None: no elementwise node may hang here
     cols: int | None = None
     partners: list[Tensor] = field(default_factory=list)  # what else the anchor makes: the backward half of a cross-entropy, the
@@ -40,12 +41,22 @@ class Group:
     writes: dict[Tensor, Tensor] = field(default_factory=dict)  # what is written there,
     bytes: int = 0  # and those of the arrays of one block
 
+    def made(self) -> list[Tensor]:
+        """All that the instruction makes, in order."""
+        return [*self.before, *([] if self.anchor is None else [self.anchor]), *self.partners, *self.members]
+
 
 def root(t: Tensor) -> Tensor:
     """The node whose buffer `t` is a view of."""
     while t.op.kind == "view":
         t = t.inputs[0]
     return t
+
+
+def reduced_dims(t: Tensor) -> tuple[int, int, int]:
+    """The dims [outer, r, inner] of a reduction: what lies before the axes that it reduces, those, and what lies behind."""
+    shape, a = t.inputs[0].shape, t.attrs
+    return dim_size(shape[:a["start"]]), dim_size(shape[a["start"]:a["stop"]]), dim_size(shape[a["stop"]:])
 
 
 @lru_cache(4096)
@@ -166,26 +177,26 @@ class _Emitter:
         """Which values need a buffer, and where it lies."""
         group = {}
         for g in self.groups:
-            for t in [g.anchor, *g.partners, *g.tables, *g.members]:
-                if t is not None:
-                    group[t] = g
+            for t in [*g.made(), *g.tables]:
+                group[t] = g
         index = {g: i for i, g in enumerate(self.groups)}
         blocks, now = self.blocks, -1
         if blocks:  # row blocks are one point of time; sums over the rows read then, and make their results where they come again
             now = len(blocks.before)
             index = {g: i for i, g in enumerate(blocks.before)} | dict.fromkeys(blocks.inside, now)
             index |= {g: now + 1 + i for i, g in enumerate(blocks.after)}
+        sums = blocks.sums if blocks else ()
         last: dict[Tensor, int] = {}
         for g in self.groups:
-            for t in [g.anchor, *g.partners, *g.members]:
-                for x in t.inputs if t is not None else ():
+            for t in g.made():
+                for x in t.inputs:
                     x = root(x)
                     if x.op.kind == "source":
                         self._source(x)
                     elif t.op.kind == "part":
                         pass  # of an anchor that has no value itself
-                    elif group[x] is not g or t is g.anchor or t in g.partners:
-                        last[x] = max(last.get(x, 0), now if blocks and g in blocks.sums and t is g.anchor else index[g])
+                    elif group[x] is not g or (t is g.anchor and x not in g.before) or t in g.partners:
+                        last[x] = max(last.get(x, 0), now if g in sums and (t is g.anchor or t in g.before) else index[g])
         for t in self.checks:
             t = root(t)
             if t.op.kind != "source":
@@ -195,8 +206,8 @@ class _Emitter:
         for t, home in self.homes.items():
             self.place[t] = (home.space, home.offset)
         private = {t: life for t, life in blocks.private.items() if t not in self.place} if blocks else {}
-        buffers = [(self._bytes(t, self.capacity), index[group[t]], end, t, t) for t, end in last.items()
-                   if t not in self.place and t not in private]
+        buffers = [(self._bytes(t, self.capacity), now if group[t] in sums and t in group[t].before else index[group[t]], end, t, t)
+                   for t, end in last.items() if t not in self.place and t not in private]
         if blocks:
             count = max(1, -(-self.capacity // ROWS))
             buffers += [(self._round(count * dim_size(g.anchor.shape) * self.item), now, index[g], g.anchor, g) for g in blocks.sums]
@@ -295,7 +306,7 @@ class _Emitter:
 
     def _group_of(self, t):
         t = root(t)
-        return next((g for g in self.groups if t is g.anchor or t in g.partners or t in g.members), None)
+        return next((g for g in self.groups if t in g.made()), None)
 
     def _add(self, name, words, text):
         words = [_INSTRUCTION[name], *words]
@@ -351,11 +362,21 @@ class _Emitter:
 
     def _emit_reduce(self, g, t):
         (x,), start, stop = t.inputs, t.attrs["start"], t.attrs["stop"]
-        dims = [dim_size(x.shape[:start]), dim_size(x.shape[start:stop]), dim_size(x.shape[stop:])]
+        dims = reduced_dims(t)
+        before, making = self._map_before(g, x, dims)
         to, index, result, text = self._sum(g, t)
         axis = f"axis {start}" if stop == start + 1 else f"axes {start}-{stop - 1}"
-        self._add("reduce", [_REDUCTION[t.attrs["kind"]], *dims, *self._operand(x, dims[2]), *to, index],
-                  f"{result} = {t.attrs['kind']} over {axis} of {self._name(x)}{text}")
+        src = [-1, 0, 0] if g.before and root(x) not in self.stored else self._operand(x, dims[2])
+        self._add("reduce", [_REDUCTION[t.attrs["kind"]], *dims, *src, before, *to, index],
+                  f"{result} = {t.attrs['kind']} over {axis} of {self._name(x)}{making}{text}")
+
+    def _map_before(self, g, x, dims):
+        """The map that makes what a reduction of [outer, r, inner] reads: its number (-1: none) and its text."""
+        if not g.before:
+            return -1, ""
+        index, text = self._map(Group(g.position, members=g.before, rows=dims[0] if dims[2] == 1 else dims[1],
+                                      cols=dims[1] if dims[2] == 1 else dims[2]), None if root(x) in self.stored else root(x))
+        return index, f" ({text})"
 
     def _emit_softmax_ce(self, g, t):
         forward, backward = (t, g.partners[0] if g.partners else None) if t.op.name == "softmax_cross_entropy" else (None, t)
@@ -460,8 +481,9 @@ class _Emitter:
 
     # ---------------------------------------------------------------- elementwise programs
 
-    def _map(self, g):
-        """The words of a group's elementwise program: its number (-1: none) and its text."""
+    def _map(self, g, reduced=None):
+        """The words of a group's elementwise program: its number (-1: none) and its text; `reduced`: the node that goes to the
+        reduction before which it stands."""
         if not g.members:
             return -1, ""
         loads, slots, sources = [], {}, []
@@ -496,6 +518,8 @@ class _Emitter:
                 clash = any(r in self.place and self.place[r] == place and reads.get(s, -1) > made[t] - len(loads)
                             for s, r in enumerate(sources))
                 stores.append([made[t], *self._operand(t, g.cols), int(not clash)])
+        if reduced is not None:
+            stores.append([made[reduced], -1, 0, 0, 1])
         self.maps.append([len(loads), *sum(loads, []), len(g.members), *ops, len(stores), *sum(stores, [])])
         kept = [f"{self._result(t)}" for t in g.members if t in self.stored]
         listing = ", ".join(text) + (f" -> {', '.join(kept)}" if kept else "")

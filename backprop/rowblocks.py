@@ -57,9 +57,8 @@ def part(groups, homes, checks, late, barrier) -> RowBlocks | None:
     behind = False
     for g in groups:
         behind |= g is barrier
-        inputs = {root(x) for t in _tensors(g) for x in t.inputs}
-        inputs -= {t for t in _tensors(g)}
-        early = {root(x) for x in g.anchor.inputs} if g.anchor is not None and _is_sum(g) else inputs
+        inputs = _inputs(g.made())
+        early = _inputs([*g.before, g.anchor]) if _is_sum(g) else inputs
         ready = not behind and not any(x in late or where.get(x) is parts.after for x in early)
         writes = bool(g.tables) or any(t in homes and homes[t].target is not None for t in g.members)
         if ready and _is_sum(g):
@@ -73,8 +72,9 @@ def part(groups, homes, checks, late, barrier) -> RowBlocks | None:
         else:
             to = parts.after
         to.append(g)
-        for t in _tensors(g):
-            where[t] = to
+        where |= dict.fromkeys(g.made(), to)
+        if g in parts.sums:
+            where |= dict.fromkeys(g.before, parts.inside)
     if all(g in parts.sums for g in parts.inside):
         return None
     _find_private(parts, where, homes, checks)
@@ -91,8 +91,9 @@ def worth_it(parts: RowBlocks, capacity: int, item: int) -> bool:
             and width * item * capacity >= _ROW_BYTES and sums <= ROWS * width)  # the parts take no more room than was saved
 
 
-def _tensors(g):
-    return [t for t in (g.anchor, *g.partners, *g.members) if t is not None]
+def _inputs(nodes):
+    """What some nodes read of others."""
+    return {root(x) for t in nodes for x in t.inputs} - set(nodes)
 
 
 def _by_rows(g):
@@ -128,15 +129,15 @@ def _is_sum(g):
 
 def _find_private(parts, where, homes, checks):
     order = {g: i for i, g in enumerate(parts.inside)}
-    made = {t: order[g] for g in parts.inside if g not in parts.sums for t in _tensors(g)}
+    made = {t: order[g] for g in parts.inside for t in (g.before if g in parts.sums else g.made())}
     last: dict[Tensor, int] = {}
     outside = {root(t) for t in checks} | set(homes)
     for g in parts.before + parts.after + parts.inside:
         within = g in order
-        for t in _tensors(g):
+        for t in g.made():
             for x in (root(x) for x in t.inputs):
-                if not within or (g in parts.sums and t is not g.anchor):
+                if not within or (g in parts.sums and t is not g.anchor and t not in g.before):
                     outside.add(x)
-                elif x in made and (made[x] != order[g] or t is g.anchor or t in g.partners):
+                elif x in made and (made[x] != order[g] or (t is g.anchor and x not in g.before) or t in g.partners):
                     last[x] = max(last.get(x, 0), order[g])
     parts.private = {t: (made[t], end) for t, end in last.items() if t not in outside and t.dtype != "int32"}

@@ -209,14 +209,17 @@ bp_run_result bp_fit(const bp_program *, bp_context *, const bp_run_args *, cons
  *                                               imm: RANDOM's node number)
  *           n_stores, each: slot, operand, direct (1: the result may be written there as it is computed)
  *           kind FULL for every store. An epilogue's load 0 is the block that the anchor has just computed; its operand
- *           is then space -1. Loads and stores of one map are over the same region [rows, cols] of a matrix.
+ *           is then space -1. So is that of a prologue's last store, the block that the anchor reads next. Loads and stores of one
+ *           map are over the same region [rows, cols] of a matrix.
  * MATMUL:   m, n, k (dims), trans_a, trans_b, products (0; 1: of operands rounded to bfloat16, of float32), A operand,
  *           B operand, C operand (space -1: raw result is not kept), map (-1: none)
  *           C[m,n] = op(A)[m,k] op(B)[k,n]; A is stored [m,k] (or [k,m] where trans_a), B [k,n] (or [n,k] where trans_b)
  * MAP:      rows, cols (dims), map
- * REDUCE:   kind, outer, r, inner (dims), src operand, dst operand (space -1: not kept), map (-1: none)
+ * REDUCE:   kind, outer, r, inner (dims), src operand, map before (-1: none), dst operand (space -1: not kept), map (-1: none)
  *           dst[outer, inner] = over r of src[outer, r, inner], both contiguous; the map runs over [outer, inner]
- *           (over [1, outer] where the word of inner is 1). Over nothing: 0, or -inf for max, inf for min
+ *           (over [1, outer] where the word of inner is 1). Over nothing: 0, or -inf for max, inf for min. The map before is over
+ *           [outer, r] (the word of inner is 1) or [r, inner] (that of outer) and makes src, a piece before each that is reduced: it
+ *           stores to it, or is a prologue, and src has space -1
  * SOFTMAX_CE: n (dim), classes, targets_kind (0 int32 labels [n], 1 rows of probabilities [n,classes], contiguous), z operand,
  *           targets operand, g operand (space -1: 1) with its kind (2 COL [n] or 3 SCALAR), loss operand [n] (space -1: none),
  *           dz operand (space -1: none)
@@ -255,7 +258,7 @@ bp_run_result bp_fit(const bp_program *, bp_context *, const bp_run_args *, cons
  *             before. MATMUL with m by rows and A not transposed; MAP with rows by rows, or 1 and cols by rows (RANDOM: rows -1);
  *             REDUCE with outer by rows; SOFTMAX_CE, GATHER, FILL by rows; COPY with one dimension by rows;
  *           - a sum over the rows: MATMUL with k = -1, trans_a = 1, trans_b = 0, or REDUCE sum with outer 1, r = -1 and a fixed
- *             inner that is not 1; no map. Block q's part goes to its C (dst) + q m n (q inner), for SUM_BLOCKS.
+ *             inner that is not 1; no map behind. Block q's part goes to its C (dst) + q m n (q inner), for SUM_BLOCKS.
  *           No MATMUL of bfloat16 is among them. They may use space n_spaces: `bytes` bytes of each thread's own, which hold the rows of one block. Row numbers
  *           and labels are copied, and checked, before the first block.
  * SUM_BLOCKS: m, n (fixed), src operand ([blocks, m, n], contiguous), dst operand (space -1: not kept), map over [m, n] (-1: none)

@@ -359,7 +359,7 @@ static void count_streams(const reader *d, bp_map *m)
     }
     for (int i = 0; i < m->n_stores; i++) {
         const bp_operand *to = &m->stores[i].at;
-        if (to->space == 0 || is_private(d, to)) continue;
+        if (to->space <= 0 || is_private(d, to)) continue;
         m->streams++;
         m->written++;
         for (int j = 0; j < m->n_loads; j++) {
@@ -406,6 +406,11 @@ static void read_map(reader *d, bp_map *m)
         m->stores[i].slot = small(d, "slot of store", 0, m->n_loads + m->n_ops - 1);
         m->stores[i].at = operand(d, "store");
         m->stores[i].direct = small(d, "direct", 0, 1);
+        if (!d->failed && m->stores[i].at.space < 0) {
+            if (i < m->n_stores - 1)
+                fail(d, "store %d: only the last store may be the block that an anchor reads", i);
+            m->prologue = 1;
+        }
     }
     m->n_slots = m->n_loads + m->n_ops + m->n_stores;
     char *is_scalar = take(d, m->n_slots, 1);
@@ -419,13 +424,20 @@ static void read_map(reader *d, bp_map *m)
     find_chains(d, m, is_scalar, scratch);
 }
 
+enum { ALONE, BEHIND, BEFORE, AHEAD }; /* how a map stands to an anchor; AHEAD: it makes what that reads in memory */
+
 /* An elementwise program over the region [rows, cols]. */
-static void check_map(reader *d, const bp_map *m, int64_t rows, int64_t cols, int anchored)
+static void check_map(reader *d, const bp_map *m, int64_t rows, int64_t cols, int stands)
 {
     if (d->failed)
         return;
-    if (m->epilogue != anchored) {
-        fail(d, anchored ? "map: load 0 of an epilogue must be the anchor's block" : "map: load 0 is an anchor's block");
+    if (m->epilogue != (stands == BEHIND)) {
+        fail(d, stands == BEHIND ? "map: load 0 of an epilogue must be the anchor's block" : "map: load 0 is an anchor's block");
+        return;
+    }
+    if (m->prologue != (stands == BEFORE)) {
+        fail(d, stands == BEFORE ? "map: the last store of a prologue must be the block that the anchor reads"
+                                 : "map: the last store is the block of an anchor before which it does not stand");
         return;
     }
     const int bytes = d->p->real_bytes;
@@ -441,7 +453,7 @@ static void check_map(reader *d, const bp_map *m, int64_t rows, int64_t cols, in
         default: check_vector(d, field, at, 1, bytes, READ);
         }
     }
-    for (int i = 0; i < m->n_stores; i++) {
+    for (int i = 0; i < m->n_stores - m->prologue; i++) {
         char field[32];
         snprintf(field, sizeof field, "store %d of its map", i);
         check_matrix(d, field, &m->stores[i].at, rows, cols, bytes, WRITE);
@@ -449,9 +461,9 @@ static void check_map(reader *d, const bp_map *m, int64_t rows, int64_t cols, in
 }
 
 /* The number of a map that is used over [rows, cols], or -1. */
-static const bp_map *map_of(reader *d, int64_t rows, int64_t cols, int anchored)
+static const bp_map *map_of(reader *d, int64_t rows, int64_t cols, int stands)
 {
-    const int64_t i = word(d, "map", anchored ? -1 : 0, d->p->n_maps - 1);
+    const int64_t i = word(d, stands == BEFORE || stands == AHEAD ? "map before" : "map", stands == ALONE ? 0 : -1, d->p->n_maps - 1);
     if (d->failed || i < 0)
         return NULL;
     bp_map *m = &d->p->maps[i];
@@ -461,7 +473,7 @@ static const bp_map *map_of(reader *d, int64_t rows, int64_t cols, int anchored)
     for (int j = 0; d->governed && rows != -1 && j < m->n_ops; j++)
         if (m->ops[j].op == BP_MAP_RANDOM)
             fail(d, "map: random numbers of a row block go by its rows");
-    check_map(d, m, rows, cols, anchored);
+    check_map(d, m, rows, cols, stands);
     return m;
 }
 
@@ -501,7 +513,7 @@ static void read_matmul(reader *d, bp_instr *in)
     in->u.matmul.a = operand(d, "A");
     in->u.matmul.b = operand(d, "B");
     in->u.matmul.c = operand(d, "C");
-    in->map = map_of(d, m, n, 1);
+    in->map = map_of(d, m, n, BEHIND);
     product(d, "m times n", most(d, m), most(d, n));
     product(d, "m times k", most(d, m), most(d, k));
     product(d, "n times k", most(d, n), most(d, k));
@@ -527,12 +539,35 @@ static void check_array(reader *d, const char *field, bp_operand *o, int64_t out
         set_block(d, field, o, by_rows, outer < 0 ? product(d, field, r, inner) : r < 0 ? inner : 1);
 }
 
-static void most_block_reduce(reader *d, int64_t outer, int64_t inner)
+/* The most rows of an instruction. */
+static int64_t most_rows(const reader *d)
 {
-    const int64_t rows = d->p->capacity < BP_ROW_BLOCK ? d->p->capacity : BP_ROW_BLOCK;
-    const int64_t results = product(d, "outer times inner", bp_dim_at(outer, rows), bp_dim_at(inner, rows));
-    if (results > d->p->max_block_reduce)
-        d->p->max_block_reduce = results;
+    return d->governed && d->p->capacity > BP_ROW_BLOCK ? BP_ROW_BLOCK : d->p->capacity;
+}
+
+/* Room for outer times inner reals: for each thread in row blocks, else once. */
+static void need_reals(reader *d, int64_t outer, int64_t inner, int64_t *once, int64_t *in_block)
+{
+    const int64_t rows = most_rows(d);
+    const int64_t reals = product(d, "outer times inner", bp_dim_at(outer, rows), bp_dim_at(inner, rows));
+    int64_t *const room = d->governed ? in_block : once;
+    if (reals > *room)
+        *room = reals;
+}
+
+/* The map that makes what a reduction reads, in memory or not; a matrix's rows or its columns are reduced. */
+static const bp_map *map_before(reader *d, int64_t outer, int64_t r, int64_t inner, int stands)
+{
+    const bp_map *m = inner == 1 ? map_of(d, outer, r, stands) : map_of(d, r, inner, stands);
+    if (!m)
+        return NULL;
+    if (inner != 1 && outer != 1)
+        fail(d, "map before: neither the rows nor the columns of a matrix are reduced");
+    d->p->prologues = 1;
+    const int64_t each = inner == 1 ? BP_ROW_CHUNK : BP_ROW_BLOCK, parts = (bp_dim_at(r, most_rows(d)) + each - 1) / each;
+    if (parts > 1)
+        need_reals(d, parts, inner == 1 ? outer : inner, &d->p->max_parts, &d->p->max_block_parts);
+    return m;
 }
 
 static void read_reduce(reader *d, bp_instr *in)
@@ -541,19 +576,18 @@ static void read_reduce(reader *d, bp_instr *in)
     const int64_t outer = in->u.reduce.outer = dim(d, "outer"), r = in->u.reduce.r = dim(d, "r");
     const int64_t inner = in->u.reduce.inner = dim(d, "inner");
     in->u.reduce.src = operand(d, "src");
+    in->before = map_before(d, outer, r, inner, in->u.reduce.src.space < 0 ? BEFORE : AHEAD);
     in->u.reduce.dst = operand(d, "dst");
-    in->map = map_of(d, inner == 1 ? 1 : outer, inner == 1 ? outer : inner, 1);
-    const int64_t results = product(d, "outer times inner", most(d, outer), most(d, inner));
-    product(d, "outer times r times inner", results, most(d, r));
-    check_array(d, "src", &in->u.reduce.src, outer, r, inner, READ);
+    in->map = map_of(d, inner == 1 ? 1 : outer, inner == 1 ? outer : inner, BEHIND);
+    product(d, "outer times r times inner", product(d, "outer times inner", most(d, outer), most(d, inner)), most(d, r));
+    if (in->u.reduce.src.space >= 0 || !in->before)
+        check_array(d, "src", &in->u.reduce.src, outer, r, inner, READ);
     if (in->u.reduce.dst.space >= 0)
         check_array(d, "dst", &in->u.reduce.dst, outer, 1, inner, WRITE);
     else if (!in->map)
         fail(d, "dst: the result is neither kept nor used");
-    else if (d->governed)
-        most_block_reduce(d, outer, inner);
-    else if (results > d->p->max_reduce)
-        d->p->max_reduce = results;
+    else
+        need_reals(d, outer, inner, &d->p->max_reduce, &d->p->max_block_reduce);
 }
 
 /* Bytes of each thread's own: space n_spaces of a ROW_BLOCKS or a ROW_UPDATE. */
@@ -938,7 +972,7 @@ static void read_sum_blocks(reader *d, bp_instr *in)
     const int64_t size = product(d, "m times n", m, n);
     in->u.sum_blocks.src = operand(d, "src");
     in->u.sum_blocks.dst = operand(d, "dst");
-    in->map = map_of(d, m, n, 1);
+    in->map = map_of(d, m, n, BEHIND);
     check_parts(d, "src", &in->u.sum_blocks.src, size, READ);
     in->u.sum_blocks.src.block = 0; /* it reads all of them */
     if (in->u.sum_blocks.dst.space >= 0)
@@ -958,7 +992,7 @@ static void read_instr(reader *d, bp_instr *in)
     case BP_INSTR_MAP:
         in->u.map.rows = dim(d, "rows");
         in->u.map.cols = dim(d, "cols");
-        in->map = map_of(d, in->u.map.rows, in->u.map.cols, 0);
+        in->map = map_of(d, in->u.map.rows, in->u.map.cols, ALONE);
         break;
     case BP_INSTR_REDUCE: read_reduce(d, in); break;
     case BP_INSTR_SOFTMAX_CE: read_softmax_ce(d, in); break;

@@ -25,6 +25,8 @@ enum { BP_BLOCK_ADD = 1, BP_BLOCK_A_PACKED = 2, BP_BLOCK_B_PACKED = 4, BP_BLOCK_
 typedef void (*bp_block_fn)(int64_t m, int64_t n, int64_t k, const void *a, int64_t rsa, int64_t csa,
                             const void *b, int64_t rsb, void *c, int64_t ldc, int flags);
 
+enum { BP_ROW_CHUNK = 4096, BP_PAGE_BYTES = 4096 };
+
 typedef void (*bp_chain_fn)(int64_t n, const void *const *in, void *const *out);
 
 struct bp_kernels {
@@ -33,6 +35,9 @@ struct bp_kernels {
     int lanes;                                  /* reals in a vector register */
 
     bp_map_fn map[BP_MAP_COUNT][8];             /* [op][variant bits]; RANDOM has none */
+
+    /* dst[i*cols + j] = src[i*step]: numbers of rows, repeated along them. Up to a register more of dst is written. */
+    void (*spread)(int64_t rows, int64_t cols, const void *src, int64_t step, void *dst);
 
     /* The chains of ops.def in one pass: out[j][n], the results, from in[0 ..], vectors [n], and in[BP_CHAIN_VECTORS ..], numbers.
      * Every rounding is that of the map's own operations, so the bits are theirs. An output may be any of the inputs or a
@@ -60,10 +65,15 @@ struct bp_kernels {
     /* `rounds` rounds of independent fma in registers: the set's peak. Returns the floating-point operations done. */
     double (*fma_peak)(int64_t rounds, double *sink);
 
-    /* dst[i] = over j of src[i*ld + j]: logical lanes j % 32 within chunks of 4096, folded by halves; chunks pairwise. */
+    /* dst[i] = over j of src[i*ld + j]: logical lanes j % 32 within chunks of BP_ROW_CHUNK, folded by halves; chunks pairwise, as
+     * S(q chunks) = S(the first p) + S(the rest), p the largest power of 2 below q. */
     void (*reduce_rows)(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *dst);
     /* dst[j] = over i of src[i*ld + j]: per block of 256 rows 4 lanes i % 4, (l0 + l1) + (l2 + l3); blocks in order. */
     void (*reduce_cols)(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *dst);
+    /* The same piece by piece, for a page of columns or fewer. Lanes, BP_PAGE_BYTES apart, over the rows of a piece of a block, which
+     * are a multiple of 4 but for the block's last piece; `first`: it is the block's first. Then dst of the block. */
+    void (*reduce_lanes)(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *lanes, int first);
+    void (*join_lanes)(int kind, int64_t cols, const void *lanes, void *dst);
 
     /* dst[0 .. width) = over t < n, ascending, of c[t] src[rows[t]*ld + 0 .. width): a chain of fma from 0. c may be NULL: 1;
      * a row number that is negative is skipped. dst overlaps none of the others. */

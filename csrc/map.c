@@ -18,7 +18,7 @@ void bp_map_bind(bp_context *x, const bp_map *m)
     for (int i = 0; i < m->n_loads; i++)
         x->slots[i] = m->loads[i].at.space < 0 ? NULL : bp_at(x, &m->loads[i].at, size);
     for (int i = 0; i < m->n_stores; i++)
-        x->stores[i] = bp_at(x, &m->stores[i].at, size);
+        x->stores[i] = m->stores[i].at.space < 0 ? NULL : bp_at(x, &m->stores[i].at, size);
     for (int i = 0; i < m->n_scalar_ops; i++) {
         const bp_op *op = &m->ops[i];
         x->slots[op->dst] = (char *)&x->scalars[i];
@@ -42,14 +42,24 @@ static void repeat(char *dst, const char *src, int64_t bytes, int64_t times)
         memcpy(dst + done, dst, (size_t)(done < total - done ? done : total - done));
 }
 
+/* A matrix by its element (0, 0). */
+typedef struct { char *at; int64_t ld; } matrix;
+
+/* That which a store writes to; `made` is the one of a prologue's last store, each thread's own. */
+static inline matrix target(const bp_context *x, matrix made, int store)
+{
+    char *const at = x->stores[store];
+    return (matrix){at ? at : made.at, at ? x->map->stores[store].at.ld : made.ld};
+}
+
 /* Where an operation's result of a block at (row, col) goes: its register, or at once the place where it is stored. */
-static inline char *destination(const bp_context *x, const bp_op *op, char *regs, int64_t rows, int64_t width, int64_t row,
-                                int64_t col)
+static inline char *destination(const bp_context *x, matrix made, const bp_op *op, char *regs, int64_t rows, int64_t width,
+                                int64_t row, int64_t col)
 {
     if (op->store >= 0) {
-        const int64_t ld = x->map->stores[op->store].at.ld;
-        if (rows == 1 || ld == width)
-            return x->stores[op->store] + (row * ld + col) * x->p->real_bytes;
+        const matrix to = target(x, made, op->store);
+        if (rows == 1 || to.ld == width)
+            return to.at + (row * to.ld + col) * x->p->real_bytes;
     }
     return regs + op->reg * BP_REG_BYTES;
 }
@@ -77,7 +87,7 @@ static int far_streams(const bp_context *x, const bp_map *m, int64_t r0, int64_t
     for (int i = m->epilogue; i < m->n_loads; i++)
         if (m->loads[i].kind == BP_FULL && m->loads[i].reg >= 0)
             n = add_stream(s, n, x->slots[i] + (r0 * m->loads[i].at.ld + c0) * size, m->loads[i].at.ld * size, block);
-    for (int i = 0; i < m->n_stores; i++)
+    for (int i = 0; i < m->n_stores - m->prologue; i++)
         n = add_stream(s, n, x->stores[i] + (r0 * m->stores[i].at.ld + c0) * size, m->stores[i].at.ld * size, block);
     return n;
 }
@@ -94,11 +104,13 @@ void bp_map_region(void *context, int thread, int64_t r0, int64_t r1, int64_t c0
     if (width <= 0 || height <= 0)
         return;
 
+    const matrix made = {m->prologue ? (char *)block - (r0 * ld_block + c0) * size : NULL, ld_block};
+
     /* Is [height, width] one run of memory in every FULL operand? */
-    int contiguous = !m->epilogue || ld_block == width;
+    int contiguous = !(m->epilogue || m->prologue) || ld_block == width;
     for (int i = m->epilogue; contiguous && i < m->n_loads; i++)
         contiguous = m->loads[i].kind != BP_FULL || m->loads[i].at.ld == width;
-    for (int i = 0; contiguous && i < m->n_stores; i++)
+    for (int i = 0; contiguous && i < m->n_stores - m->prologue; i++)
         contiguous = m->stores[i].at.ld == width;
     if (contiguous && m->flat) {
         width *= height;
@@ -149,8 +161,8 @@ void bp_map_region(void *context, int thread, int64_t r0, int64_t r1, int64_t c0
                 } else if (load->kind == BP_COL) {
                     char *from = x->slots[i] + row * load->at.ld * size;
                     slots[i] = piece ? from : reg;
-                    for (int64_t j = 0; !piece && j < rows; j++)
-                        k->map[BP_MAP_COPY][1](cols, reg + j * cols * size, from + j * load->at.ld * size, NULL, NULL);
+                    if (!piece)
+                        k->spread(rows, cols, from, load->at.ld, reg);
                 } else if (piece) { /* ROW */
                     slots[i] = x->slots[i] + col * size;
                 }
@@ -168,13 +180,13 @@ void bp_map_region(void *context, int thread, int64_t r0, int64_t r1, int64_t c0
                         in[i] = slots[chain->in[i]];
                     for (int i = 0; i < form->results; i++) {
                         const bp_op *o = op + chain->out[i];
-                        out[i] = slots[o->dst] = destination(x, o, regs, rows, width, row, col);
+                        out[i] = slots[o->dst] = destination(x, made, o, regs, rows, width, row, col);
                     }
                     k->chain[chain->kind](n, in, out);
                     op += form->steps - 1;
                     continue;
                 }
-                char *dst = slots[op->dst] = destination(x, op, regs, rows, width, row, col);
+                char *dst = slots[op->dst] = destination(x, made, op, regs, rows, width, row, col);
                 if (op->op == BP_MAP_RANDOM)
                     k->random(dst, rows, cols, x->args.seed, x->args.step, op->node, x->args.row0 + row, col);
                 else
@@ -182,10 +194,10 @@ void bp_map_region(void *context, int thread, int64_t r0, int64_t r1, int64_t c0
             }
 
             for (int i = 0; i < m->n_stores; i++) {
-                const int64_t ld = m->stores[i].at.ld;
-                char *const from = slots[m->stores[i].slot], *const to = x->stores[i] + (row * ld + col) * size;
+                const matrix all = target(x, made, i);
+                char *const from = slots[m->stores[i].slot], *const to = all.at + (row * all.ld + col) * size;
                 if (from != to) /* equal: the operation has written there itself */
-                    copy_rows(rows, cols * size, to, ld * size, from, cols * size);
+                    copy_rows(rows, cols * size, to, all.ld * size, from, cols * size);
             }
         }
     }

@@ -43,10 +43,13 @@ static double predict(const bp_context *x, const bp_instr *in)
         bytes = elements * streams * x->p->real_bytes;
         break;
     }
-    case BP_INSTR_REDUCE:
-        ns = (double)bp_dim_now(x, in->u.reduce.outer) * (double)bp_dim_now(x, in->u.reduce.inner) *
-             (0.15 * (double)bp_dim_now(x, in->u.reduce.r) + map);
+    case BP_INSTR_REDUCE: {
+        const double results = (double)bp_dim_now(x, in->u.reduce.outer) * (double)bp_dim_now(x, in->u.reduce.inner);
+        const double elements = results * (double)bp_dim_now(x, in->u.reduce.r);
+        ns = elements * (0.15 + (in->before ? in->before->ns : 0)) + results * map;
+        bytes = in->before ? elements * in->before->streams * x->p->real_bytes : 0;
         break;
+    }
     case BP_INSTR_SOFTMAX_CE: ns = (double)bp_dim_now(x, in->u.softmax.n) * (20 + 2.5 * (double)in->u.softmax.classes); break;
     case BP_INSTR_GATHER: ns = (double)bp_dim_now(x, in->u.lookup.n) * (5 + 0.2 * (double)in->u.lookup.width); break;
     case BP_INSTR_SCATTER_ADD:

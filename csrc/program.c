@@ -66,6 +66,8 @@ static size_t lay_out(bp_context *x, char *base)
     x->thread_slots = carve(base, &used, threads * p->max_slots, sizeof *x->thread_slots);
     x->regs = carve(base, &used, threads * p->max_regs, BP_REG_BYTES);
     x->reduced = carve(base, &used, p->max_reduce, (size_t)real);
+    x->pieces = carve(base, &used, p->prologues ? threads : 0, bp_piece_bytes(real));
+    x->parts = carve(base, &used, p->max_parts, (size_t)real);
     x->ids = carve(base, &used, p->max_ids, sizeof *x->ids);
     x->row_ints = carve(base, &used, p->max_row_ints, sizeof *x->row_ints);
     x->row_reals = carve(base, &used, p->max_row_reals, (size_t)real);
@@ -104,6 +106,7 @@ static size_t lay_out(bp_context *x, char *base)
         w->stores = carve(base, &used, p->max_stores, sizeof *w->stores);
         w->scalars = carve(base, &used, p->max_scalars, sizeof *w->scalars);
         w->reduced = carve(base, &used, p->max_block_reduce, (size_t)real);
+        w->parts = carve(base, &used, p->max_block_parts, (size_t)real);
         w->arena = carve(base, &used, 1, (size_t)p->block_bytes);
         w->gemm_plans = cleared(carve(base, &used, p->n_products, sizeof *w->gemm_plans), p->n_products);
     }
@@ -212,44 +215,6 @@ static void run_map(bp_context *x, const bp_instr *in, int threads)
         bp_share(&j, map_cols, threads, 256);
     } else
         bp_share(&j, map_rows, threads, 1);
-}
-
-/* Results [low, high) of outer (or, where outer is 1 and inner is not, of inner), and the map over them. */
-static void reduce_part(const bp_job *j, int thread, int64_t low, int64_t high)
-{
-    bp_context *const x = j->x;
-    const bp_instr *in = j->in;
-    const int64_t size = x->p->real_bytes, r = bp_dim_now(x, in->u.reduce.r), inner = bp_dim_now(x, in->u.reduce.inner);
-    const char *src = bp_at(x, &in->u.reduce.src, size);
-    char *dst = in->u.reduce.dst.space < 0 ? x->reduced : bp_at(x, &in->u.reduce.dst, size);
-    const int kind = in->u.reduce.kind, rows = in->u.reduce.inner == 1, cols = !rows && in->u.reduce.outer == 1;
-    const int64_t step = rows || cols ? 1 : inner;
-    dst += low * step * size;
-    if (r == 0) { /* what changes no other number */
-        const double d = kind == BP_REDUCE_SUM ? 0 : kind == BP_REDUCE_MAX ? -(double)INFINITY : (double)INFINITY;
-        const float f = (float)d;
-        x->k->map[BP_MAP_COPY][1]((high - low) * step, dst, size == 4 ? (const void *)&f : &d, NULL, NULL);
-    } else if (rows)
-        x->k->reduce_rows(kind, high - low, r, at(src, low * r, size), r, dst);
-    else if (cols)
-        x->k->reduce_cols(kind, r, high - low, at(src, low, size), inner, dst);
-    else
-        for (int64_t o = low; o < high; o++)
-            x->k->reduce_cols(kind, r, inner, at(src, o * r * inner, size), inner, dst + (o - low) * inner * size);
-    if (in->map && (rows || cols))
-        bp_map_region(x, thread, 0, 1, low, high, dst, high - low);
-    else if (in->map)
-        bp_map_region(x, thread, low, high, 0, inner, dst, inner);
-}
-
-static void run_reduce(bp_context *x, const bp_instr *in, int threads)
-{
-    bp_job j = {.x = x, .in = in};
-    const int cols = in->u.reduce.inner != 1 && in->u.reduce.outer == 1;
-    j.total = bp_dim_now(x, cols ? in->u.reduce.inner : in->u.reduce.outer);
-    if (in->map)
-        bp_map_bind(x, in->map);
-    bp_share(&j, reduce_part, threads, cols ? 64 : 1);
 }
 
 /* The private copy to[n] = ids[n], with -1 for padding; 0 and the first that is not in [0, limit) where there is one. */
@@ -434,7 +399,7 @@ static void run_instr(bp_context *x, const bp_instr *in, int threads)
     switch (in->op) {
     case BP_INSTR_MATMUL: run_matmul(x, in, threads); break;
     case BP_INSTR_MAP: run_map(x, in, threads); break;
-    case BP_INSTR_REDUCE: run_reduce(x, in, threads); break;
+    case BP_INSTR_REDUCE: bp_run_reduce(x, in, threads); break;
     case BP_INSTR_SOFTMAX_CE:
         j.total = bp_dim_now(x, in->u.softmax.n);
         bp_share(&j, softmax_part, threads, 1);
@@ -508,6 +473,7 @@ void bp_start_worker(bp_context *x, int thread)
     w->bases[p->n_spaces] = w->arena;
     w->thread_slots = x->thread_slots + (int64_t)thread * p->max_slots;
     w->regs = x->regs + (int64_t)thread * p->max_regs * BP_REG_BYTES;
+    w->pieces = x->pieces + (size_t)thread * bp_piece_bytes(p->real_bytes);
     w->gemm = x->gemm + (size_t)thread * x->block_gemm;
     w->ids = x->ids;
     w->block = 0;

@@ -1,5 +1,6 @@
 /* program.h: what the files of the executor share. decode.c turns words into these structures and checks everything;
- * program.c makes contexts and runs; plan.c predicts times and gives out threads; map.c runs elementwise programs; rows.c what goes by row numbers; fit.c many steps. */
+ * program.c makes contexts and runs; plan.c predicts times and gives out threads; map.c runs elementwise programs; reduce.c reductions;
+ * rows.c what goes by row numbers; fit.c many steps. */
 #ifndef BP_PROGRAM_H
 #define BP_PROGRAM_H
 
@@ -55,7 +56,8 @@ typedef struct { bp_operand at; int slot, direct; } bp_store;
 typedef struct {
     int n_loads, n_ops, n_stores, n_slots, n_regs;
     int n_scalar_ops;         /* ops[0 .. n_scalar_ops) have one number as result and are computed once a run */
-    int epilogue;             /* load 0 is the anchor's block */
+    int epilogue;             /* load 0 is the block that the anchor has made */
+    int prologue;             /* the last store is the block that the anchor reads next */
     int flat;                 /* no ROW, COL or RANDOM: a contiguous region may be walked as one long row */
     int block_last_use;       /* the last op that reads load 0 */
     int streams, written;     /* arrays of the caller's spaces that it reads or writes element by element; those it writes */
@@ -71,7 +73,7 @@ typedef struct {
 /* ------------------------------------------------------------------ instructions, as in backprop.h; sizes are dims */
 typedef struct {
     int op, governed;         /* governed: ROW_BLOCKS runs it */
-    const bp_map *map;        /* or NULL */
+    const bp_map *map, *before; /* or NULL: over the results; over what is reduced, which it makes */
     int64_t ids;              /* where its private row numbers start in the context's */
     union {
         struct { int64_t m, n, k; int trans_a, trans_b, bf16, c_store, number; bp_operand a, b, c; } matmul;
@@ -101,6 +103,8 @@ struct bp_program {
     int64_t first_write;      /* the first instruction that writes to state: a space that the program also reads */
     int max_slots, max_scalars, max_stores, max_regs;
     int64_t max_reduce, max_ids; /* reals of a reduction that is not kept; labels or row numbers of one instruction */
+    int prologues;            /* there are maps before reductions, */
+    int64_t max_parts, max_block_parts; /* of so many parts, of long rows or of blocks of rows, in one; in a row block */
     int far;                  /* bp_is_far() */
     int n_products;           /* MATMUL instructions, which are numbered */
     int64_t n_calls;          /* one more than the largest number of a CALL */
@@ -136,6 +140,8 @@ struct bp_context {
     char **thread_slots;      /* [threads][max_slots] */
     char *regs;               /* [threads][max_regs][BP_REG_BYTES] */
     char *reduced;            /* [max_reduce] reals */
+    char *pieces;             /* [threads][bp_piece_bytes()] of what prologues make */
+    char *parts;              /* [max_parts] reals */
     int32_t *ids;             /* [max_ids] private, range-checked copies; a padding is -1 */
     int32_t *row_ints;        /* [max_row_ints] */
     char *row_reals;          /* [max_row_reals] reals */
@@ -170,7 +176,8 @@ int bp_threads_between(const bp_context *x, double ns); /* threads for so much p
 /* map.c */
 void bp_map_bind(bp_context *, const bp_map *); /* looks up its pointers and computes its scalars */
 /* Runs the bound map over rows [r0, r1) and columns [c0, c1); `context` is a bp_context. A bp_epilogue_fn: `block` is the
- * anchor's result at (r0, c0), or NULL where the map has no anchor. */
+ * result at (r0, c0) of the anchor behind which the map stands, or the place of what it makes there for the anchor before which it
+ * stands, or NULL where the map has no anchor. */
 void bp_map_region(void *context, int thread, int64_t r0, int64_t r1, int64_t c0, int64_t c1, void *block, int64_t ld);
 
 /* program.c */
@@ -188,6 +195,10 @@ int64_t bp_clock_ns(void);
 void bp_context_begin(bp_context *, const bp_run_args *);  /* takes the arguments and bases, enters floating-point control */
 bp_run_result bp_context_run(bp_context *);                /* instructions [args.first, args.last) with args.rows rows */
 void bp_context_end(bp_context *);
+
+/* reduce.c */
+size_t bp_piece_bytes(int64_t real_bytes);
+void bp_run_reduce(bp_context *, const bp_instr *, int threads);
 
 /* rows.c */
 int64_t bp_row_ints(int64_t n); /* scratch for n row numbers */

@@ -271,6 +271,34 @@ def test_reduce_cols(isa, dtype, kind, special):
 
 @each_set
 @each_dtype
+@each_kind
+@pytest.mark.parametrize("special", [False, True], ids=["plain", "special"])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_reduce_cols_piece_by_piece(isa, dtype, kind, special):
+    rng = np.random.default_rng(4)
+    page = 4096 // np.dtype(dtype).itemsize
+    for rows, cols in [(1, 1), (3, 2), (4, 17), (5, 16), (31, 33), (255, 3), (256, 8), (250, page), (30, page - 1)]:
+        x = framed(numbers(rng, (rows, cols), dtype, special))
+        for each in (4, 8, 20, 64, 256):
+            got = np.full(cols + 2, 7, dtype)
+            _core.kernel_reduce_pieces(isa, kind, x, got[1 : 1 + cols], each)
+            assert same_bits(got[1 : 1 + cols], cols_reference(kind, x)), (rows, cols, each)
+            assert got[0] == 7 and got[-1] == 7
+
+
+@each_set
+@each_dtype
+def test_spread(isa, dtype):
+    for rows, cols in [(0, 16), (1, 16), (5, 17), (3, 31), (64, 32), (7, 95), (2, 100)]:
+        x = np.arange(rows, dtype=dtype) - 2
+        got = np.full((rows + 2, cols), 7, dtype)
+        _core.kernel_spread(isa, x, got[:-1])
+        assert same_bits(got[:rows], np.repeat(x, cols).reshape(rows, cols)), (rows, cols)
+        assert (got[-1] == 7).all()
+
+
+@each_set
+@each_dtype
 def test_sum_of_nothing_is_zero(isa, dtype):
     got = np.full(3, 7, dtype)
     _core.kernel_reduce_rows(isa, "sum", np.empty((3, 0), dtype), got)

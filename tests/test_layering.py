@@ -21,7 +21,7 @@ WINGS = {
         ["cpu.c", "rng.c", "pool.c", "ops.c", "text.c"],
         ["matmul.c", "bfloat16.c"],
         ["program.h"],
-        ["decode.c", "map.c", "rows.c", "plan.c", "program.c", "fit.c"],
+        ["decode.c", "map.c", "reduce.c", "rows.c", "plan.c", "program.c", "fit.c"],
     ],
 }
 

@@ -166,3 +166,56 @@ def test_equal_nodes_are_one_and_dead_nodes_are_none():
     y = bp.matmul(x, x) + bp.matmul(x, x)
     text = lower([y], "float64").describe()
     assert text.count("matmul") == 1 and "exp" not in text
+
+
+# ---------------------------------------------------------------- what a reduction reads, made right before it
+
+BEFORE = {
+    "the squares of a norm": (lambda x, v: bp.sum(x * x), 1),
+    "a loss": (lambda x, v: bp.mean(bp.abs(x - v)), 0),  # v lies under rows, not under all as one
+    "along rows": (lambda x, v: bp.max(x * v, 1), 1),
+    "over rows": (lambda x, v: bp.min(x * v - 1.0, 0), 1),
+    "what is read again": (lambda x, v: (lambda d: bp.sum(d * d, 0) * d)(x - v), 1),
+    "itself read again": (lambda x, v: (lambda d: bp.sum(d, 1, keepdims=True) * d)(bp.exp(x)), 1),
+    "what others read, over rows": (lambda x, v: (lambda y: bp.sum(y * v, 0) + bp.sum(y * x, 0))(bp.matmul(x, bp.transpose(x) * 0.1)[:, :1] + x),0),
+    "softmax": (lambda x, v: bp.softmax(x), 1),
+    "in the middle": (lambda x, v: bp.sum(bp.reshape(x * v, (6, 20, 50)), 1), 0),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", BEFORE)
+def test_what_a_reduction_reads_is_made_before_it(name, dtype, shared):
+    """In pieces, the same bits as apart, on any number of threads."""
+    function, made = BEFORE[name]
+    x, v = source("input", (120, 50), dtype, "x"), source("input", (50,), dtype, "v")
+    rng = np.random.default_rng(5)
+    arrays, ends = {x: rng.normal(size=(120, 50)).astype(dtype), v: rng.normal(size=50).astype(dtype)}, []
+    for fuse in (True, False):
+        plan = lower([function(x, v)], dtype, fuse=fuse)
+        assert sum(" (" in line for line in plan.describe().splitlines() if " reduce " in line) == (made if fuse else 0), plan.describe()
+        for threads in (1, 3):
+            with bp.threads(threads):
+                binding = plan.binding()
+                for i, s in enumerate(plan.inputs):
+                    binding.set(plan.spaces[f"input {i}"], arrays[s])
+                result = np.empty(plan.outputs[0].shape, dtype)
+                binding.set(plan.spaces["output 0"], result)
+                assert binding.run(1)[0] == 0
+                ends.append(result.tobytes())
+    assert len(set(ends)) == 1
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_reduction_makes_what_it_reads_of_the_old_value(fuse):
+    """Squares of a parameter that is replaced beside them."""
+    p, storage = stored((8, 8))
+    x = source("input", (8, 8), "float64", "x")
+    total = bp.sum(p * p)
+    plan = lower([total], "float64", storage=storage, assigns=[Assign("p", 0, p - bp.matmul(x, x) * total, p)], fuse=fuse)
+    rng = np.random.default_rng(6)
+    xs, old = rng.normal(size=(8, 8)), rng.normal(size=(8, 8))
+    memory = old.ravel().copy()
+    (got,) = run(plan, {x: xs}, p=memory)
+    np.testing.assert_allclose(got, (old * old).sum(), rtol=1e-13)
+    np.testing.assert_allclose(memory.reshape(8, 8), old - xs @ xs * got, rtol=1e-12)

@@ -356,7 +356,7 @@ def test_reduce(outer, r, inner, epilogue, kind, dtype):
     w = Words(dtype)
     s = [w.space(a.size), w.space(row.size), w.space(out.size, True), w.space(out.size, True)]
     index = w.map([(-1, 0, 0, FULL), (s[1], 0, 0, ROW)], [("add", 0, 1)], [(2, s[2], 0, region[1], 1)])
-    w.add("reduce", REDUCE[kind], outer, r, inner, [s[0], 0, 0], NONE if epilogue else [s[3], 0, 0], index)
+    w.add("reduce", REDUCE[kind], outer, r, inner, [s[0], 0, 0], -1, NONE if epilogue else [s[3], 0, 0], index)
     w.run(a, row, out, raw)
     if r == 0:
         want = np.full((outer, inner), {"sum": 0, "max": -np.inf, "min": np.inf}[kind])
@@ -372,10 +372,45 @@ def test_reduce_over_rows_of_the_run():
     a, out = numbers((50, 6)), np.zeros(6, np.float32)
     w = Words(capacity=50)
     s, t = w.space(-6), w.space(6, True)
-    w.add("reduce", REDUCE["sum"], 1, -1, 6, [s, 0, 6], [t, 0, 6], -1)
+    w.add("reduce", REDUCE["sum"], 1, -1, 6, [s, 0, 6], -1, [t, 0, 6], -1)
     for rows in (50, 13, 1, 0):
         w.run(a, out, rows=rows)
         np.testing.assert_allclose(out, a[:rows].sum(0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["sum", "max", "min"])
+@pytest.mark.parametrize("shape,rows", [((9, 1), True), ((4, 300), True), ((70, 60), True), ((600, 33), True), ((3, 9000), True), ((1, 20481), True),
+                                        ((9, 2), False), ((300, 40), False), ((5, 2000), False), ((64, 64), False), ((700, 1100), False),
+                                        ((0, 4), False), ((2, 0), True)])
+def test_a_map_before_a_reduction_makes_what_is_reduced(shape, rows, kind, dtype, shared):
+    """The same bits as the map, its result in memory, and then the reduction; whether that is in memory now or not."""
+    a, row, col = numbers(shape, dtype), numbers(shape[1], dtype, 1), numbers(shape[0], dtype, 2)
+    results = shape[0] if rows else shape[1]
+    dims = (shape[0], shape[1], 1) if rows else (1, *shape)
+    ends = []
+    for how in ("apart", "in memory", "not in memory"):
+        half, made, out, total = np.zeros(shape, dtype), np.zeros(shape, dtype), np.zeros(results, dtype), np.zeros(results, dtype)
+        w = Words(dtype)
+        sa, sr, sc, sh, sm, so, st = (w.space(x.size, i > 2) for i, x in enumerate((a, row, col, half, made, out, total)))
+        ld = shape[1]
+        stores = [(3, sh, 0, ld, 1), (5, -1, 0, 0, 1) if how == "not in memory" else (5, sm, 0, ld, 1)]
+        before = w.map([(sa, 0, ld, FULL), (sr, 0, 0, ROW), (sc, 0, 1, COL)], [("sub", 0, 2), ("mul", 3, 1), ("mul", 4, 4)], stores)
+        after = w.map([(-1, 0, 0, FULL)], [("add", 0, 0)], [(1, so, 0, results, 1)])
+        if how == "apart":
+            w.add("map", *shape, before)
+            before = -1
+        w.add("reduce", REDUCE[kind], *dims, NONE if how == "not in memory" else [sm, 0, 0], before, [st, 0, 0], after)
+        for threads in (1, 3):
+            for x in (half, made, out, total):
+                x[:] = np.nan
+            assert w.run(a, row, col, half, made, out, total, threads=threads)[0] == 0
+            assert how != "not in memory" or np.isnan(made).all()
+            ends.append((half.tobytes(), out.tobytes(), total.tobytes()))
+    assert len(set(ends)) == 1
+    want = np.square((a - col[:, None]) * row)
+    want = getattr(want, kind)(1 if rows else 0, **({} if kind == "sum" else {"initial": {"max": -np.inf, "min": np.inf}[kind]}))
+    np.testing.assert_allclose(total, want, rtol=2e-4 if dtype == np.float32 else 1e-12)
 
 
 # ------------------------------------------------------------------ the others
@@ -562,13 +597,13 @@ def training_program(dtype=np.float32, inputs=20, hidden=33, classes=10, capacit
     w.add("matmul", -1, hidden, inputs, 0, 0, 0, [x, 0, inputs], [p, w0, hidden], NONE, relu)
     w.add("matmul", -1, classes, hidden, 0, 0, 0, [0, h, hidden], [p, w1, classes], NONE, bias)
     w.add("softmax_ce", -1, classes, 0, [0, z, classes], [y, 0, 1], [const, 1, 0], SCALAR, [0, losses, 1], [0, dz, classes])
-    w.add("reduce", REDUCE["sum"], 1, -1, 1, [0, losses, 1], NONE, mean)
+    w.add("reduce", REDUCE["sum"], 1, -1, 1, [0, losses, 1], -1, NONE, mean)
     w.add("check", [loss, 0, 1])
     w.add("matmul", -1, hidden, classes, 0, 1, 0, [0, dz, classes], [p, w1, classes], NONE, mask)
     w.add("matmul", hidden, classes, -1, 1, 0, 0, [0, h, hidden], [0, dz, classes], NONE, update(w1, classes))
-    w.add("reduce", REDUCE["sum"], 1, -1, classes, [0, dz, classes], NONE, update(b1, classes))
+    w.add("reduce", REDUCE["sum"], 1, -1, classes, [0, dz, classes], -1, NONE, update(b1, classes))
     w.add("matmul", inputs, hidden, -1, 1, 0, 0, [x, 0, inputs], [0, dh, hidden], NONE, update(w0, hidden))
-    w.add("reduce", REDUCE["sum"], 1, -1, hidden, [0, dh, hidden], NONE, update(b0, hidden))
+    w.add("reduce", REDUCE["sum"], 1, -1, hidden, [0, dh, hidden], -1, NONE, update(b0, hidden))
     return w, total
 
 
@@ -783,9 +818,11 @@ def one(name, *words, elements=10, writable=True):
     (one("matmul", 3, 2, 2, 1, 0, 0, [1, 6, 3], [1, 4, 2], [1, 0, 2], -1), r"A: elements 6 ... 12"),
     (one("matmul", 2**40, 2, 2**40, 0, 0, 0, [1, 0, 2], [1, 4, 2], [1, 0, 2], -1), r"m times k: .* too large"),
     (one("matmul", 2, 2, 2, 0, 0, 0, [1, 0, 2**46], [1, 4, 2], [1, 0, 2], -1), r"A: elements"),
-    (one("reduce", 3, 1, 2, 2, [1, 0, 2], [1, 0, 2], -1), r"kind: 3"),
-    (one("reduce", 0, 2, 3, 2, [1, 0, 2], [1, 0, 2], -1), r"src: elements 0 ... 12"),
-    (one("reduce", 0, 1, 2, 2, [1, 0, 2], NONE, -1), r"dst: the result is neither"),
+    (one("reduce", 3, 1, 2, 2, [1, 0, 2], -1, [1, 0, 2], -1), r"kind: 3"),
+    (one("reduce", 0, 2, 3, 2, [1, 0, 2], -1, [1, 0, 2], -1), r"src: elements 0 ... 12"),
+    (one("reduce", 0, 1, 2, 2, [1, 0, 2], -1, NONE, -1), r"dst: the result is neither"),
+    (one("reduce", 0, 1, 2, 2, NONE, -1, [1, 0, 2], -1), r"src: has no space"),
+    (one("reduce", 0, 1, 2, 2, NONE, 0, [1, 0, 2], -1), r"map before: 0 is not in"),
     (one("softmax_ce", 2, 2, 1, [1, 0, 2], [1, 0, 3], NONE, 3, NONE, [1, 0, 2]), r"targets: ld 3 is not 2 classes"),
     (one("softmax_ce", 2, 2, 0, [1, 0, 2], [1, 0, 3], NONE, 3, NONE, [1, 0, 2]), r"targets: space 1 has elements of 8"),
     (one("softmax_ce", 2, 2, 0, [1, 0, 2], [2, 9, 1], NONE, 3, NONE, [1, 0, 2]), r"targets: elements 9 ... 11"),
@@ -819,11 +856,27 @@ def test_malformed_instruction(w, message):
     ([(1, 8, 5, 2)], [], [(0, 1, 0, 2, 1)], "load 0 of its map: elements 8 ... 14"),
     ([(1, 8, 0, 2)], [], [(0, 1, 0, 2, 1)], "load 0 of its map: ld 0"),
     ([], [("random", -5)], [(0, 1, 0, 2, 1)], "imm: -5"),
+    ([(1, 0, 2, 0)], [], [(0, -1, 0, 2, 1), (0, 1, 0, 2, 1)], "store 0: only the last store"),
+    ([(1, 0, 2, 0)], [], [(0, 1, 0, 2, 1), (0, -1, 0, 2, 1)], "map: the last store is the block of an anchor before which"),
 ])
 def test_malformed_map(loads, ops, stores, message):
     w = Words()
     w.space(10, True)
     w.add("map", 2, 2, w.map(loads, ops, stores))
+    refused(w, message)
+
+
+@pytest.mark.parametrize("dims,src,store,message", [
+    ((2, 2, 1), NONE, (0, 1, 4, 2, 1), "map: the last store of a prologue must be the block"),
+    ((2, 2, 1), [1, 4, 2], (0, -1, 0, 2, 1), "map: the last store is the block of an anchor before which"),
+    ((2, 2, 1), [1, 8, 2], (0, 1, 4, 2, 1), "src: elements 8 ... 12 of space 1, which has 10"),
+    ((2, 3, 1), NONE, (0, -1, 0, 2, 1), "load 0 of its map: ld 2 is less than 3"),
+    ((2, 2, 2), NONE, (0, -1, 0, 2, 1), "map before: neither the rows nor the columns"),
+])
+def test_malformed_map_before_a_reduction(dims, src, store, message):
+    w = Words()
+    w.space(10, True)
+    w.add("reduce", REDUCE["sum"], *dims, src, w.map([(1, 0, 2, FULL)], [], [store]), [1, 8, 0], -1)
     refused(w, message)
 
 
@@ -852,7 +905,7 @@ def every_other_instruction():
     w.add("copy", 2, 4, -1, x, 0, 1, 4, 0, 0, 6, 1)
     w.add("fill", -2, [out, 0, 1], bits(1.0))
     w.add("argmax", -1, 4, [x, 0, 4], [numbered, 0, 1])
-    w.add("reduce", REDUCE["max"], -1, 2, 2, [x, 0, 2], [0, 24, 2], -1)
+    w.add("reduce", REDUCE["max"], -1, 2, 2, [x, 0, 2], -1, [0, 24, 2], -1)
     w.add("map", -1, 4, w.map([(x, 0, 4, FULL), (x, 0, 4, COL)], [("random", 1), ("fma", 0, 1, 2)], [(3, out, 4, 8, 1), (2, 0, 24, 4, 0)]))
     return w
 

@@ -46,7 +46,13 @@ def mixed(dtype="float32"):
     return mixed_net(dtype, units=13)
 
 
-NETS = {"narrow": narrow, "dropout": dropout, "mixed": mixed}
+def normed(dtype="float32"):
+    """What a normalisation sums is made where it is summed: along rows in a block, over the rows in parts of blocks."""
+    return bp.Sequential([bp.Input(4), bp.Dense(19), bp.LayerNorm(), bp.Activation("relu"), bp.Dropout(0.1), bp.Dense(7),
+                          bp.LayerNorm(), bp.Activation("tanh"), bp.Dense(4)], dtype=dtype, seed=1)
+
+
+NETS = {"narrow": narrow, "dropout": dropout, "mixed": mixed, "normed": normed}
 
 
 def data(net, n, loss="cross_entropy"):
@@ -291,7 +297,7 @@ def test_words_by_hand(shared):
     x, weight, out, labels, total = (a.astype("float32") for a in (
         hashed((600, 4), 1), hashed(40, 2), np.zeros((600, 4)), np.zeros(600), np.zeros(40)))
     w = program(FORWARD, ("map", -1, 4, COPY), ("matmul", 4, 4, -1, 1, 0, 0, X, OUT, [0, 0, 4], -1),
-                ("reduce", REDUCE["sum"], 1, -1, 4, OUT, [0, 48, 4], -1))
+                ("reduce", REDUCE["sum"], 1, -1, 4, OUT, -1, [0, 48, 4], -1))
     w.add("sum_blocks", 4, 4, [0, 0, 0], [5, 0, 4], -1)
     w.add("sum_blocks", 1, 4, [0, 48, 0], NONE, w.map([(-1, 0, 4, FULL)], [("neg", 0)], [(1, 5, 16, 4, 1)]))
     for n in (600, 257, 20, 0):
@@ -325,8 +331,8 @@ def test_instructions_of_a_block_do_not_run_alone():
     (program(("matmul", 4, 4, -1, 1, 0, 0, X, X, [0, 0, 5], -1)), "not row by row"),
     (program(("matmul", 4, 4, -1, 1, 0, 0, X, X, [5, 0, 4], -1)), "C: elements 0 ... 48 of space 5, which has 40"),
     (program(("matmul", 2, 2, -2, 1, 0, 0, [1, 0, 2], [1, 0, 2], [0, 0, 2], -1)), "not row by row"),
-    (program(("reduce", REDUCE["sum"], 1, -1, 1, X, [0, 0, 1], -1)), "not row by row"),
-    (program(("reduce", REDUCE["max"], 1, -1, 4, X, [0, 0, 1], -1)), "not row by row"),
+    (program(("reduce", REDUCE["sum"], 1, -1, 1, X, -1, [0, 0, 1], -1)), "not row by row"),
+    (program(("reduce", REDUCE["max"], 1, -1, 4, X, -1, [0, 0, 1], -1)), "not row by row"),
     (program(("map", 1, 4, ([(2, 0, 4, FULL)], [], [(0, 5, 0, 4, 1)]))), "not row by row"),
     (program(("map", 2, -2, ([(1, 0, 1200, FULL)], [], [(0, 3, 0, 1200, 1)]))), "not row by row"),
     (program(("map", -2, 2, ([], [("random", 1)], [(0, 3, 0, 2, 1)]))), "random numbers of a row block go by its rows"),
@@ -370,7 +376,7 @@ def test_flipped_words_are_refused_or_stay_in_bounds(shared):
     rng = np.random.default_rng(0)
     good = program(FORWARD, ("map", -1, 4, COPY), ("softmax_ce", -1, 4, 0, ROWS_OF_BLOCK, [4, 0, 1], NONE, SCALAR, [0, 200, 0], OUT),
                    ("copy", 2, -1, 4, 3, 0, 4, 1, 6, 1024, 4, 1), ("fill", -2, [0, 1000, 0], 0),
-                   ("reduce", REDUCE["max"], -1, 4, 1, [6, 1024, 0], [3, 0, 0], -1),
+                   ("reduce", REDUCE["max"], -1, 4, 1, [6, 1024, 0], -1, [3, 0, 0], -1),
                    ("matmul", 4, 4, -1, 1, 0, 0, X, [6, 1024, 4], [0, 0, 4], -1), capacity=600)
     good.add("sum_blocks", 4, 4, [0, 0, 0], NONE, good.map([(-1, 0, 4, FULL)], [("neg", 0)], [(1, 5, 16, 4, 1)]))
     words, accepted = good.array(), 0

@@ -88,6 +88,17 @@ INLINE void map_loop(int op, int arity, int variant, int64_t n, real *dst, const
         v_storen(dst + i, map_one(op, lanes_n(a, i, n - i), lanes_n(b, i, n - i), lanes_n(c, i, n - i)), n - i);
 }
 
+/* Whole registers: what exceeds a row is overwritten by the next one. */
+static void spread(int64_t rows, int64_t cols, const void *src_, int64_t step, void *dst_)
+{
+    const real *src = src_;
+    real *dst = dst_;
+    for (int64_t i = 0; i < rows; i++, src += step, dst += cols) {
+        const vec x = v_set1(*src);
+        for (int64_t j = 0; j < cols; j += VL) v_store(dst + j, x);
+    }
+}
+
 /* ------------------------------------------------------------------ a function for each operation and variant */
 #define MAP_FN(NAME, name, arity, variant)                                                                            \
     static void map_##name##_##variant(int64_t n, void *dst, const void *a, const void *b, const void *c)             \

@@ -3,7 +3,7 @@
  * The order in which numbers meet is part of the contract (kernels.h), the same for every width of register. A row is
  * dealt to 32 logical lanes, lane j % 32, where it is combined in ascending order; the row is thought of as continued to a
  * multiple of 32 by the operation's neutral number. Then lane l takes lane l + 16, l + 8, l + 4, l + 2, l + 1. */
-enum { LANES32 = 32 / VL, ROW_CHUNK = 4096, COL_BLOCK = 256, REDUCE_NARROW = 16 };
+enum { LANES32 = 32 / VL, COL_BLOCK = 256, REDUCE_NARROW = 16 };
 /* Sums over the rows of a matrix that hardly lies in L2: a page of columns at a time, 4 DEEP rows together. */
 enum { PAGES_BYTES = 2 << 20, PAGES_COLS = 256, DEEP = 4 };
 
@@ -69,11 +69,11 @@ INLINE real reduce_chunk(int kind, const real *x, int64_t n)
  * this is a binary counter: two sums of equal size meet as soon as both are there. */
 INLINE real reduce_row(int kind, const real *x, int64_t n)
 {
-    if (n <= ROW_CHUNK) return reduce_chunk(kind, x, n);
+    if (n <= BP_ROW_CHUNK) return reduce_chunk(kind, x, n);
     real sums[64];
     int depth = 0;
-    for (int64_t j = 0, count = 1; j < n; j += ROW_CHUNK, count++) {
-        sums[depth++] = reduce_chunk(kind, x + j, n - j < ROW_CHUNK ? n - j : ROW_CHUNK);
+    for (int64_t j = 0, count = 1; j < n; j += BP_ROW_CHUNK, count++) {
+        sums[depth++] = reduce_chunk(kind, x + j, n - j < BP_ROW_CHUNK ? n - j : BP_ROW_CHUNK);
         for (int64_t c = count; c % 2 == 0; c /= 2, depth--)
             sums[depth - 2] = reduce_op1(kind, sums[depth - 2], sums[depth - 1]);
     }
@@ -186,13 +186,13 @@ INLINE void reduce_strip(int kind, int vecs, int64_t n, int64_t rows, const real
     for (int v = 0; v < vecs; v++) v_storen(dst + v * VL, total[v], v + 1 < vecs ? VL : last);
 }
 
-/* l[k][0:n] = l[k] op rows k, k + 4 ... of src[4 deep][n], k < 4, VL columns at a time */
-INLINE void accumulate_rows(int kind, const int deep, int64_t n, const real *src, int64_t ld, real (*l)[PAGE_REALS])
+/* l[k][0:n] = l[k] op rows k, k + 4 ... of src[4 deep][n], k < `lanes`, VL columns at a time */
+INLINE void accumulate_rows(int kind, const int lanes, const int deep, int64_t n, const real *src, int64_t ld, real (*l)[PAGE_REALS])
 {
     for (int64_t j = 0; j < n; j += VL) {
         const int64_t nj = n - j < VL ? n - j : VL;
 #pragma GCC unroll 4
-        for (int k = 0; k < 4; k++) {
+        for (int k = 0; k < lanes; k++) {
             vec x = v_load(l[k] + j);
 #pragma GCC unroll 4
             for (int i = 0; i < deep; i++) x = reduce_op(kind, x, load_some(src + (4 * i + k) * ld + j, nj));
@@ -201,28 +201,34 @@ INLINE void accumulate_rows(int kind, const int deep, int64_t n, const real *src
     }
 }
 
-/* dst[n] over all rows, n <= PAGE_REALS, 4 DEEP rows of a page at a time: streams that a processor runs ahead of. */
-INLINE void reduce_pages(int kind, int64_t n, int64_t rows, const real *src, int64_t ld, real *dst)
+/* 4 DEEP rows of a page at a time: streams that a processor runs ahead of. */
+INLINE void reduce_lanes_of(int kind, int64_t rows, int64_t n, const real *src, int64_t ld, real (*l)[PAGE_REALS], int first)
 {
     const vec neutral = v_set1(reduce_neutral(kind));
+    int64_t i = 0;
+    for (int64_t j = 0; first && j < n; j += VL)
+        for (int k = 0; k < 4; k++) v_store(l[k] + j, neutral);
+    for (; i + 4 * DEEP <= rows; i += 4 * DEEP) accumulate_rows(kind, 4, DEEP, n, src + i * ld, ld, l);
+    for (; i + 4 <= rows; i += 4) accumulate_rows(kind, 4, 1, n, src + i * ld, ld, l);
+    if (i < rows) accumulate_rows(kind, (int)(rows - i), 1, n, src + i * ld, ld, l);
+}
+
+INLINE void join_lanes_of(int kind, int64_t n, const real (*l)[PAGE_REALS], real *dst, int later)
+{
+    for (int64_t j = 0; j < n; j += VL) {
+        const int64_t nj = n - j < VL ? n - j : VL;
+        const vec block = reduce_op(kind, reduce_op(kind, v_load(l[0] + j), v_load(l[1] + j)), reduce_op(kind, v_load(l[2] + j), v_load(l[3] + j)));
+        v_storen(dst + j, later ? reduce_op(kind, v_loadn(dst + j, nj), block) : block, nj);
+    }
+}
+
+/* dst[n] over all rows, n <= PAGE_REALS */
+INLINE void reduce_pages(int kind, int64_t n, int64_t rows, const real *src, int64_t ld, real *dst)
+{
     real l[4][PAGE_REALS];
-    for (int64_t i0 = 0; i0 < rows; i0 += COL_BLOCK) {
-        const int64_t end = rows - i0 < COL_BLOCK ? rows : i0 + COL_BLOCK;
-        int64_t i = i0;
-        for (int64_t j = 0; j < n; j += VL)
-            for (int k = 0; k < 4; k++) v_store(l[k] + j, neutral);
-        for (; i + 4 * DEEP <= end; i += 4 * DEEP) accumulate_rows(kind, DEEP, n, src + i * ld, ld, l);
-        for (; i + 4 <= end; i += 4) accumulate_rows(kind, 1, n, src + i * ld, ld, l);
-        for (int64_t j = 0; j < n; j += VL) {
-            const int64_t nj = n - j < VL ? n - j : VL;
-            vec x[4];
-            for (int k = 0; k < 4; k++) {
-                x[k] = v_load(l[k] + j);
-                if (i + k < end) x[k] = reduce_op(kind, x[k], v_loadn(src + (i + k) * ld + j, nj));
-            }
-            const vec block = reduce_op(kind, reduce_op(kind, x[0], x[1]), reduce_op(kind, x[2], x[3]));
-            v_storen(dst + j, i0 == 0 ? block : reduce_op(kind, v_loadn(dst + j, nj), block), nj);
-        }
+    for (int64_t i = 0; i < rows; i += COL_BLOCK) {
+        reduce_lanes_of(kind, rows - i < COL_BLOCK ? rows - i : COL_BLOCK, n, src + i * ld, ld, l, 1);
+        join_lanes_of(kind, n, l, dst, i > 0);
     }
 }
 
@@ -242,4 +248,18 @@ static void reduce_cols(int kind, int64_t rows, int64_t cols, const void *src, i
     if (kind == BP_REDUCE_SUM) reduce_cols_of(BP_REDUCE_SUM, rows, cols, src, ld, dst);
     else if (kind == BP_REDUCE_MAX) reduce_cols_of(BP_REDUCE_MAX, rows, cols, src, ld, dst);
     else reduce_cols_of(BP_REDUCE_MIN, rows, cols, src, ld, dst);
+}
+
+static void reduce_lanes(int kind, int64_t rows, int64_t cols, const void *src, int64_t ld, void *lanes, int first)
+{
+    if (kind == BP_REDUCE_SUM) reduce_lanes_of(BP_REDUCE_SUM, rows, cols, src, ld, lanes, first);
+    else if (kind == BP_REDUCE_MAX) reduce_lanes_of(BP_REDUCE_MAX, rows, cols, src, ld, lanes, first);
+    else reduce_lanes_of(BP_REDUCE_MIN, rows, cols, src, ld, lanes, first);
+}
+
+static void join_lanes(int kind, int64_t cols, const void *lanes, void *dst)
+{
+    if (kind == BP_REDUCE_SUM) join_lanes_of(BP_REDUCE_SUM, cols, lanes, dst, 0);
+    else if (kind == BP_REDUCE_MAX) join_lanes_of(BP_REDUCE_MAX, cols, lanes, dst, 0);
+    else join_lanes_of(BP_REDUCE_MIN, cols, lanes, dst, 0);
 }

@@ -9,7 +9,7 @@
 #endif
 #define NRV BP_NRV
 #define NR (NRV * VL)
-#define PAGE_REALS (4096 / (int)sizeof(real))
+#define PAGE_REALS (BP_PAGE_BYTES / (int)sizeof(real))
 
 #ifdef __clang__ /* loops whose body becomes constants */
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -38,6 +38,7 @@ const bp_kernels BP_TABLE = {
 #define BP_MAP(NAME, name, arity, algebra) [BP_MAP_##NAME] = MAP_ROW_##arity(name),
 #include "../ops.def"
     },
+    .spread = spread,
     .chain = {
 #define BP_CHAIN(NAME, name, vectors, numbers, results, ns, ...) [BP_CHAIN_##NAME] = chain_##name,
 #include "../ops.def"
@@ -53,6 +54,8 @@ const bp_kernels BP_TABLE = {
     .fma_peak = fma_peak,
     .reduce_rows = reduce_rows,
     .reduce_cols = reduce_cols,
+    .reduce_lanes = reduce_lanes,
+    .join_lanes = join_lanes,
     .sum_rows = sum_rows,
     .softmax_ce = softmax_ce,
 };
