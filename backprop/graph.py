@@ -87,7 +87,10 @@ class Tensor:
         self.op, self.inputs, self.attrs = op, tuple(inputs), attrs
         self.shape, self.dtype, self.name = tuple(shape), dtype, name
         self.number = next(_numbers)
-        self.requires_grad = any(t.requires_grad for t in self.inputs)
+        self.requires_grad = False
+        for t in self.inputs:
+            if t.requires_grad:
+                self.requires_grad = True
         self.grad = None
         self._array = None
 
@@ -182,17 +185,20 @@ def data(array: np.ndarray, requires_grad=False, name=None) -> Tensor:
 
 # ---------------------------------------------------------------- shared inference
 
+_REALS = {*FLOATS, REAL}
+
+
 def common_dtype(name: str, inputs) -> str | None:
     """The one float dtype of `inputs`; Python numbers take part in any."""
     dtype = None
     for t in inputs:
-        if t.dtype is None:
+        if t.dtype is None or t.dtype == dtype:
             continue
-        if t.dtype not in (*FLOATS, REAL):
+        if t.dtype not in _REALS:
             raise TypeError(f"{name}: expected floating-point tensors, got {t.dtype} of shape {format_shape(t.shape)}")
-        if dtype is None or REAL in (dtype, t.dtype):
-            dtype = REAL if dtype == REAL else t.dtype
-        elif t.dtype != dtype:
+        if dtype is None or t.dtype == REAL:
+            dtype = t.dtype
+        elif dtype != REAL:
             raise TypeError(f"{name}: float32 and float64 tensors do not mix; convert one with bp.tensor(x, dtype=...)")
     return dtype
 

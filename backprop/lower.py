@@ -25,6 +25,7 @@ import heapq
 import math
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -179,7 +180,7 @@ def _order(outputs, homes, late, checks):
     nodes = ancestors(outputs)
     after = set()  # of the mark
     for t in nodes:
-        if t in late or (t.op.name == "scalar" and t.attrs["key"] in late) or any(x in after for x in t.inputs):
+        if t in late or (t.op.name == "scalar" and t.attrs["key"] in late) or not after.isdisjoint(t.inputs):
             after.add(t)
     forward = {(t.inputs[0], t.inputs[1]): t for t in nodes if t.op.name == "softmax_cross_entropy"}
     merged = {}
@@ -198,8 +199,8 @@ def _order(outputs, homes, late, checks):
     for t in writer.values():
         waits[t] += [x for x in first if x is not t]  # they may fail: then nothing has changed
     for t in nodes:
-        for x in {root(x) for x in t.inputs}:
-            if x in writer and t is not writer[x] and t.op.kind != "view":
+        for x in {root(x) for x in t.inputs} if writer and t.op.kind != "view" else ():
+            if x in writer and t is not writer[x]:
                 waits[writer[x]].append(t)
     users: dict[Tensor, list] = {t: [] for t in nodes}
     missing = {}
@@ -217,7 +218,7 @@ def _order(outputs, homes, late, checks):
         for u in users[t]:
             missing[u] -= 1
             if not missing[u]:
-                if any(x in after for x in waits[u]):
+                if not after.isdisjoint(waits[u]):
                     after.add(u)
                 heapq.heappush(ready, (u in after, back[u].number if u in back else u.number, u))
     return (out, merged) if len(out) == len(nodes) else (None, None)
@@ -229,15 +230,25 @@ def _fits(t, rows, cols):
     """Whether elementwise node `t` can run over the region [rows, cols]."""
     if t.op.code == "random" and t.shape and rows != t.shape[0]:
         return False  # a random number is a function of its row and column
-    return dim_size(t.shape) == rows * cols and all(operand_kind(x.shape, t.shape, rows, cols) is not None for x in t.inputs)
+    return _fit(t.shape, tuple([x.shape for x in t.inputs]), rows, cols)
+
+
+@lru_cache(4096)
+def _fit(shape, operands, rows, cols):
+    return dim_size(shape) == rows * cols and all(operand_kind(x, shape, rows, cols) is not None for x in operands)
 
 
 def _region(t):
     """[rows, cols] of a node that runs alone, or None where an operand has to be repeated in memory first."""
-    n = len(t.shape)
-    for p in ([1] if t.op.code == "random" and n else [n - 1, *range(n - 2, -1, -1), n] if n else [0]):
-        rows, cols = dim_size(t.shape[:p]), dim_size(t.shape[p:])
-        if p >= 0 and _fits(t, rows, cols):
+    return _region_of(t.shape, tuple([x.shape for x in t.inputs]), t.op.code == "random")
+
+
+@lru_cache(4096)
+def _region_of(shape, operands, random):
+    n = len(shape)
+    for p in ([1] if random and n else [n - 1, *range(n - 2, -1, -1), n] if n else [0]):
+        rows, cols = dim_size(shape[:p]), dim_size(shape[p:])
+        if p >= 0 and _fit(shape, operands, rows, cols):
             return rows, cols
     return None
 
@@ -278,11 +289,13 @@ class _Grouping:
         self.groups: list[Group] = []
         self.readers: dict[Group, dict[Group, None]] = {}  # maps that read what is made in a group
         self.barrier = None
+        self.reads: dict[Tensor, tuple[Tensor, ...]] = {}  # whose buffers a node reads, and who reads the buffer of a node
         self.users: dict[Tensor, list[Tensor]] = {}
         for t in [*nodes, *(t for g in updates for t in (g.anchor, *g.members))]:
             if t.op.kind != "view":
-                for x in t.inputs:
-                    self.users.setdefault(root(x), []).append(t)
+                self.reads[t] = tuple([root(x) for x in t.inputs])
+                for x in self.reads[t]:
+                    self.users.setdefault(x, []).append(t)
         self.mutable = {a.target for a in homes.values() if a.target is not None}
         self.checks = [root(t) for t in checks]
         self.calls = [t for t in nodes if t.op.kind == "call"]
@@ -326,7 +339,7 @@ class _Grouping:
 
     # A source of `late` is made, so to say, by an empty group.
     def _bar_if_late(self, t):
-        if self.barrier is None and any(root(x) in self.late for x in t.inputs):
+        if self.barrier is None and not self.late.isdisjoint(self.reads[t]):
             self.barrier = Group(len(self.groups))
             self.groups.append(self.barrier)
 
@@ -366,7 +379,7 @@ class _Grouping:
             x = stack.pop()
             if x.op.kind == "map" and x not in self.group and x not in found:
                 found.add(x)
-                stack.extend(root(i) for i in x.inputs)
+                stack.extend(self.reads[x])
         return sorted(found, key=lambda x: x.number)
 
     def _settle(self, tensors):
@@ -383,8 +396,8 @@ class _Grouping:
     def _add(self, t, g):
         g.members.append(t)
         self.group[t] = g
-        for x in t.inputs:
-            made = self.group.get(root(x))
+        for x in self.reads[t]:
+            made = self.group.get(x)
             if made is not None and made is not g:
                 self.readers.setdefault(made, {})[g] = None
 
@@ -397,7 +410,7 @@ class _Grouping:
             self._settle([u for u in self.users.get(target, []) if u not in own and u.op.kind == "map"])
             floats = [x for x in floats if x not in self.group]
         # The floats' inputs count too: those have got a group where another node settled them.
-        made = [x for x in dict.fromkeys(root(x) for n in (*floats, t) for x in n.inputs) if x not in floats]
+        made = [x for x in dict.fromkeys([x for n in (*floats, t) for x in self.reads[n]]) if x not in floats]
         need = max((self._position(x) for x in made), default=-1)
         if need < 0 and self.fuse and t not in self.homes and t not in self.checks:
             if dim_size(t.shape) == 1:
@@ -436,15 +449,14 @@ class _Grouping:
         if not _fits(t, g.rows, g.cols):
             return False
         # what is made in the group is seen element by element only
-        return all(self.group.get(root(x)) is not g or dim_size(x.shape) == dim_size(t.shape) for x in t.inputs)
+        return all([self.group.get(x) is not g or dim_size(x.shape) == dim_size(t.shape) for x in self.reads[t]])
 
     def _may_store(self, t, target, g, floats):
         """Nothing in the group reads `target` but elementwise, at the element that is written; and where a product hands over pieces
         an update, which streams several arrays, goes behind it."""
-        if g.anchor is not None and (self._hands_over_pieces(g) or any(root(x) is target for x in g.anchor.inputs)):
+        if g.anchor is not None and (self._hands_over_pieces(g) or target in self.reads[g.anchor]):
             return False
-        return all(dim_size(x.shape) == dim_size(m.shape) for m in [*g.members, *floats, t]
-                   for x in m.inputs if root(x) is target)
+        return all(dim_size(target.shape) == dim_size(m.shape) for m in [*g.members, *floats, t] if target in self.reads[m])
 
     # ---- sinking
 
@@ -477,8 +489,7 @@ class _Grouping:
         while stack:
             if len(found) > _NEAR:
                 return ()
-            for x in stack.pop().inputs:
-                x = root(x)
+            for x in self.reads[stack.pop()]:
                 if x not in found and x.op.kind == "map" and self.group.get(x) is g:
                     found.add(x)
                     stack.append(x)
@@ -495,7 +506,7 @@ class _Grouping:
             if not self._as_before(m, h):
                 return
         freed = sum(any(self.group[u] is h for u in self.users[m]) for m in moved)
-        kept = {root(x) for m in moved for x in m.inputs} - moved
+        kept = {x for m in moved for x in self.reads[m]} - moved
         added = sum(self.group.get(x) is g and not self._outside(x) for x in kept)
         if added < freed or (added == freed and g.anchor is None and len(moved) == len(g.members)):
             g.members = [m for m in g.members if m not in moved]
@@ -505,7 +516,7 @@ class _Grouping:
 
     def _as_before(self, m, h):
         """Whether the stored parameters that `m` reads are in `h` what they are in its group, where none is read but in place."""
-        for x in (root(x) for x in m.inputs):
+        for x in self.reads[m]:
             if x in self.mutable:
                 writer = self.group[next(a.value for a in self.homes.values() if a.target is x)]
                 if writer.position < h.position or (writer is h and dim_size(x.shape) != dim_size(m.shape)):
@@ -551,10 +562,10 @@ class _Grouping:
     def _saves(self, moved, g, region):
         """Whether it is less to read what `moved` reads than to write and read its result: nothing more has to be in memory, and of the
         arrays at most two are not read less in `g`."""
-        kept = {root(x) for m in moved for x in m.inputs} - moved
+        kept = {x for m in moved for x in self.reads[m]} - moved
         if any(self.group.get(x) is g and not self._outside(x) for x in kept):
             return False
-        full = {root(x) for m in moved for x in m.inputs
-                if root(x) not in moved and operand_kind(x.shape, m.shape, *region) == FULL}
-        still = {root(x) for m in g.members if m not in moved for x in m.inputs}
+        full = {r for m in moved for x, r in zip(m.inputs, self.reads[m])
+                if r not in moved and operand_kind(x.shape, m.shape, *region) == FULL}
+        still = {x for m in g.members if m not in moved for x in self.reads[m]}
         return sum(x in still or self.group.get(x) is g for x in full) <= 2

@@ -39,6 +39,8 @@ def as_tensor(x, like: Tensor | None = None) -> Tensor:
 
 def _tensors(xs):
     """Operands of one operation; arrays take the dtype of the tensors beside them."""
+    if all([isinstance(x, Tensor) for x in xs]):
+        return list(xs)
     like = next((x for x in xs if isinstance(x, Tensor) and x.dtype in FLOATS), None)
     return [as_tensor(x, like) for x in xs]
 

@@ -491,25 +491,29 @@ class _Emitter:
             loads.append([-1, 0, max(g.cols, 0), FULL])
             slots[g.anchor, FULL] = 0
             sources.append(g.anchor)
-        members = set(g.members)
+        members, operands = set(g.members), []  # of each: what it is made of, (node, kind) of a load or (node, None) of a member
         for t in g.members:
-            for x in t.inputs:
-                r, kind = root(x), self._kind(g, t, x)
-                if r not in members and (r, kind) not in slots:
-                    slots[r, kind] = len(loads)
-                    loads.append([*self._operand(x, g.cols if kind == FULL else 1 if kind == COL else 0), kind])
-                    sources.append(r)
-        made = {t: len(loads) + i for i, t in enumerate(g.members)}
-        ops, text, reads = [], [], {}
-        for i, t in enumerate(g.members):
-            operands = []
+            parts = []
             for x in t.inputs:
                 r = root(x)
-                slot = made[r] if r in members else slots[r, self._kind(g, t, x)]
-                operands.append(slot)
-                reads[slot] = i
+                if r in members:
+                    parts.append((r, None))
+                    continue
+                kind = self._kind(g, t, x)
+                parts.append((r, kind))
+                if (r, kind) not in slots:
+                    slots[r, kind] = len(loads)
+                    loads.append([*self._operand(r, g.cols if kind == FULL else 1 if kind == COL else 0), kind])
+                    sources.append(r)
+            operands.append(parts)
+        made = {t: len(loads) + i for i, t in enumerate(g.members)}
+        slots |= {(t, None): slot for t, slot in made.items()}
+        ops, text, reads = [], [], {}
+        for i, t in enumerate(g.members):
+            read = [slots[part] for part in operands[i]]
+            reads |= dict.fromkeys(read, i)
             node = self.randoms.setdefault(t.attrs["key"], len(self.randoms)) if t.op.code == "random" else 0
-            ops += [_MAP[t.op.code], *operands, *[-1] * (3 - len(operands)), node]
+            ops += [_MAP[t.op.code], *read, *[-1] * (3 - len(read)), node]
             text.append(t.op.name)
         stores = []
         for t in g.members:

@@ -29,10 +29,13 @@ def _walk(outputs, done, table):
     for t in _unseen(outputs, done):
         inputs = [done[i] for i in t.inputs]
         if t.op.expand is not None:
-            inner = t.op.expand(inputs, t.attrs, False) if t.op.by_mode else t.op.expand(inputs, t.attrs)
-            if inner not in done:
-                _walk([inner], done, table)
-            done[t] = done[inner]
+            key = _key(t, inputs)
+            if key not in table:  # equal composites are expanded once
+                inner = t.op.expand(inputs, t.attrs, False) if t.op.by_mode else t.op.expand(inputs, t.attrs)
+                if inner not in done:
+                    _walk([inner], done, table)
+                table[key] = done[inner]
+            done[t] = table[key]
             continue
         r = _reduced(t, inputs)
         if r is not None:
@@ -40,8 +43,8 @@ def _walk(outputs, done, table):
                 _walk([r], done, table)
             done[t] = done[r]
             continue
-        r = t if all(a is b for a, b in zip(inputs, t.inputs)) else apply(t.op.name, inputs, t.attrs, t.name)
-        key = _key(r)
+        r = t if all(map(operator.is_, inputs, t.inputs)) else apply(t.op.name, inputs, t.attrs, t.name)
+        key = _key(r, r.inputs)
         done[t] = r = table.setdefault(key, r)
         done[r] = r
 
@@ -60,13 +63,15 @@ def _unseen(outputs, done):
     return nodes
 
 
-def _key(t):
+def _key(t, inputs):
     if t.op.kind == "source":
         if t.op.name == "constant":
             value = t.attrs["value"]
             return ("constant", value, math.copysign(1.0, value)) if value == value else ("constant", "nan")
         return ("scalar", t.attrs["key"]) if t.op.name == "scalar" else t
-    return (t.op.name, t.inputs, tuple(sorted((k, v) for k, v in t.attrs.items() if k != "key")), t.attrs.get("key"))
+    if not t.attrs:
+        return t.op.name, tuple(inputs)
+    return (t.op.name, tuple(inputs), tuple(sorted((k, v) for k, v in t.attrs.items() if k != "key")), t.attrs.get("key"))
 
 
 def _is(t, value):
@@ -96,19 +101,22 @@ def _reduced(t, inputs):
         return apply(t.op.name, inputs[:2] + [inputs[2].inputs[0]])
     if t.op.kind != "map":
         return None
-    # Operands that are repeated anyway need no copy that repeats them.
-    for i, x in enumerate(inputs):
-        if _repeats(x):
-            trial = inputs[:i] + [x.inputs[0]] + inputs[i + 1:]
-            if broadcast(t.op.name, trial) == t.shape:
-                inputs[i] = x.inputs[0]
-    # What is the same all over is computed once, and repeated after.
-    if any(_repeats(x) for x in inputs) and all(_repeats(x) or dim_size(x.shape) == 1 for x in inputs):
-        small = [x.inputs[0] if _repeats(x) else x for x in inputs]
-        if dim_size(broadcast(t.op.name, small)) == 1 and dim_size(t.shape) != 1:
-            return ops.broadcast_to(apply(t.op.name, small, t.attrs), t.shape)
+    if True in [_repeats(x) for x in inputs]:
+        # Operands that are repeated anyway need no copy that repeats them.
+        for i, x in enumerate(inputs):
+            if _repeats(x):
+                trial = inputs[:i] + [x.inputs[0]] + inputs[i + 1:]
+                if broadcast(t.op.name, trial) == t.shape:
+                    inputs[i] = x.inputs[0]
+        # What is the same all over is computed once, and repeated after.
+        if any(_repeats(x) for x in inputs) and all(_repeats(x) or dim_size(x.shape) == 1 for x in inputs):
+            small = [x.inputs[0] if _repeats(x) else x for x in inputs]
+            if dim_size(broadcast(t.op.name, small)) == 1 and dim_size(t.shape) != 1:
+                return ops.broadcast_to(apply(t.op.name, small, t.attrs), t.shape)
     name = t.op.name
-    if name in _FOLD and all(x.op.name == "constant" for x in inputs):
+    if name not in _FOLD:
+        return None
+    if all([x.op.name == "constant" for x in inputs]):
         return constant(_FOLD[name](*(x.attrs["value"] for x in inputs)))
     if name in ("mul", "div") and _is(inputs[1], 1.0) and inputs[0].shape == t.shape:
         return inputs[0]
