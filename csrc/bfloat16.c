@@ -23,11 +23,6 @@ enum {
     APART = 16,                /* numbers between the rows of sums: rows of 1 KB would meet too */
 };
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-
 /* Bytes of x lines of k numbers, packed in tiles. */
 static size_t packed_bytes(int64_t x, int64_t k)
 {

@@ -564,7 +564,7 @@ static const bp_map *map_before(reader *d, int64_t outer, int64_t r, int64_t inn
     if (inner != 1 && outer != 1)
         fail(d, "map before: neither the rows nor the columns of a matrix are reduced");
     d->p->prologues = 1;
-    const int64_t each = inner == 1 ? BP_ROW_CHUNK : BP_ROW_BLOCK, parts = (bp_dim_at(r, most_rows(d)) + each - 1) / each;
+    const int64_t each = inner == 1 ? BP_ROW_CHUNK : BP_ROW_BLOCK, parts = ceil_div(bp_dim_at(r, most_rows(d)), each);
     if (parts > 1)
         need_reals(d, parts, inner == 1 ? outer : inner, &d->p->max_parts, &d->p->max_block_parts);
     return m;

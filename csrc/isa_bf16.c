@@ -71,15 +71,13 @@ INLINE void pack_tile(int is_b, int64_t lines, int64_t k, const float *src, int6
     }
 }
 
-INLINE int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* Panels [low, high) of an operand, one after the other, each from its first step to its last, so that its lines are streams that the
  * processor runs ahead of. Lines side by side are read across all panels, a tile's steps at a time. */
 INLINE void pack_panels(const int is_b, int64_t low, int64_t high, int64_t lines, int64_t k, const float *src, int64_t line, int64_t step,
                         uint16_t *dst)
 {
-    const int64_t panels = (lines + 2 * BP_TILE_LINES - 1) / (2 * BP_TILE_LINES) * 2; /* the last may be empty: an even number */
-    const int64_t tiles = (k + BP_TILE_STEPS - 1) / BP_TILE_STEPS, together = line == 1 ? 1 : tiles;
+    const int64_t panels = 2 * ceil_div(lines, 2 * BP_TILE_LINES); /* the last may be empty: an even number */
+    const int64_t tiles = ceil_div(k, BP_TILE_STEPS), together = line == 1 ? 1 : tiles;
     for (int64_t t0 = 0; t0 < tiles; t0 += together)
         for (int64_t q = low; q < high; q++)
             for (int64_t t = t0; t < t0 + together; t++) {

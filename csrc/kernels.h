@@ -11,6 +11,11 @@
 
 #include "backprop.h"
 
+static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }        /* of a >= 0 and b > 0 */
+static inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
 /* dst[i] = op(a[i], b[i], c[i]), 0 <= i < n. Variant bit 0, 1, 2: a, b, c is one number, not an array (a[0] for every i).
  * dst may be the same array as a, b or c (equal pointers), never a shifted overlap. */
 typedef void (*bp_map_fn)(int64_t n, void *dst, const void *a, const void *b, const void *c);

@@ -51,11 +51,6 @@ enum {
                               * pack one and turn the other is then less than packing B */
 };
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-
 typedef struct { /* a product that runs */
     const bp_kernels *kernels;
     bp_gemm g;

@@ -19,7 +19,6 @@
 static _Atomic int64_t allocations;
 int64_t bp_allocations(void) { return atomic_load(&allocations); }
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static size_t round64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 void *bp_alloc(size_t bytes)
@@ -170,8 +169,6 @@ void bp_share(bp_job *job, bp_job_fn fn, int threads, int64_t grain)
 }
 
 /* ------------------------------------------------------------------ instructions */
-
-static const char *at(const void *base, int64_t elements, int64_t bytes) { return (const char *)base + elements * bytes; }
 
 static void run_matmul(bp_context *x, const bp_instr *in, int threads)
 {

@@ -22,7 +22,7 @@ static inline int64_t bp_dim_at(int64_t d, int64_t rows) { return d >= 0 ? d : -
 
 /* Rows of a block of ROW_BLOCKS: a k block of matmul.c, a block of reduce_cols. */
 enum { BP_ROW_BLOCK = 256 };
-static inline int64_t bp_row_blocks(int64_t rows) { return rows <= BP_ROW_BLOCK ? 1 : (rows + BP_ROW_BLOCK - 1) / BP_ROW_BLOCK; }
+static inline int64_t bp_row_blocks(int64_t rows) { return rows <= BP_ROW_BLOCK ? 1 : ceil_div(rows, BP_ROW_BLOCK); }
 
 /* space -1: none; block: elements from a row block to the next, where ROW_BLOCKS governs the instruction */
 typedef struct { int64_t space, offset, ld, block; } bp_operand;
@@ -161,6 +161,8 @@ static inline void *bp_at(const bp_context *x, const bp_operand *o, int64_t byte
 {
     return x->bases[o->space] + (o->offset + x->block * o->block) * bytes;
 }
+
+static inline const char *at(const void *base, int64_t elements, int64_t bytes) { return (const char *)base + elements * bytes; }
 
 void *bp_alloc(size_t bytes); /* 64-byte aligned, counted by bp_allocations(); the only allocation of programs and contexts */
 void bp_dealloc(void *);

@@ -8,9 +8,6 @@
 #include <math.h>
 #include <string.h>
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static const char *at(const void *base, int64_t elements, int64_t bytes) { return (const char *)base + elements * bytes; }
-
 /* A reduction now: src[outer, r, inner] by its rows (inner is 1), its columns (else, where outer is 1), or for each of outer. */
 typedef struct { int64_t outer, r, inner; int rows, cols; char *dst; } reduction;
 
@@ -101,13 +98,11 @@ static void rows_part(const bp_job *j, int thread, int64_t low, int64_t high)
     }
 }
 
-static int64_t parts_of(int64_t n, int64_t each) { return (n + each - 1) / each; }
-
 /* Chunks [low, high) of rows that are longer than one, row after row. */
 static void chunks_part(const bp_job *j, int thread, int64_t low, int64_t high)
 {
     bp_context *const x = j->x;
-    const int64_t r = bp_dim_now(x, j->in->u.reduce.r), chunks = parts_of(r, BP_ROW_CHUNK);
+    const int64_t r = bp_dim_now(x, j->in->u.reduce.r), chunks = ceil_div(r, BP_ROW_CHUNK);
     for (int64_t q = low; q < high; q++) {
         const int64_t c = q % chunks * BP_ROW_CHUNK, n = min64(BP_ROW_CHUNK, r - c);
         const piece p = make(x, j->in, thread, r, q / chunks, 1, c, n);
@@ -126,7 +121,7 @@ static void join(const bp_context *x, int kind, int64_t n, char *to, const char 
 static void join_chunks(const bp_context *x, const bp_instr *in)
 {
     const reduction d = reduction_of(x, in);
-    const int64_t size = x->p->real_bytes, chunks = parts_of(d.r, BP_ROW_CHUNK);
+    const int64_t size = x->p->real_bytes, chunks = ceil_div(d.r, BP_ROW_CHUNK);
     for (int64_t row = 0; row < d.outer; row++) {
         char *const parts = x->parts + row * chunks * size;
         for (int64_t apart = 1; apart < chunks; apart *= 2)
@@ -181,7 +176,7 @@ static void join_blocks(const bp_context *x, const bp_instr *in)
     const reduction d = reduction_of(x, in);
     const int64_t bytes = d.inner * x->p->real_bytes;
     memcpy(d.dst, x->parts, (size_t)bytes);
-    for (int64_t b = 1; b < parts_of(d.r, BP_ROW_BLOCK); b++)
+    for (int64_t b = 1; b < ceil_div(d.r, BP_ROW_BLOCK); b++)
         join(x, in->u.reduce.kind, d.inner, d.dst, x->parts + b * bytes);
 }
 
@@ -197,13 +192,13 @@ static void reduce_made(bp_context *x, const bp_instr *in, int threads)
     if (d.rows && d.r <= BP_ROW_CHUNK)
         bp_share(&j, rows_part, threads, 1);
     else if (d.rows) {
-        j.total = d.outer * parts_of(d.r, BP_ROW_CHUNK);
+        j.total = d.outer * ceil_div(d.r, BP_ROW_CHUNK);
         bp_share(&j, chunks_part, threads, 1);
         join_chunks(x, in);
     } else if (d.r <= BP_ROW_BLOCK)
         bp_share(&j, cols_part, threads, 64);
     else {
-        j.total = parts_of(d.r, BP_ROW_BLOCK);
+        j.total = ceil_div(d.r, BP_ROW_BLOCK);
         bp_share(&j, blocks_part, threads, 1);
         join_blocks(x, in);
     }

@@ -1,19 +1,11 @@
 /* Whether the scratch that is asked for holds what products use: random sizes, strides, threads and tables, against the plans of
  * matmul.c and bfloat16.c, which are included so that their insides can be seen. Prints what does not fit; exits with 1 if anything. */
-#define min64 m_min64
-#define max64 m_max64
-#define ceil_div m_ceil_div
-#define round_up m_round_up
 #define KC M_KC
 #define NC M_NC
 #define WHOLE_BYTES M_WHOLE_BYTES
 #define block_rows m_block_rows
 #define run_block m_run_block
 #include "matmul.c"
-#undef min64
-#undef max64
-#undef ceil_div
-#undef round_up
 #undef KC
 #undef NC
 #undef WHOLE_BYTES
