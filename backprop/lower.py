@@ -526,15 +526,15 @@ class _Grouping:
     # ---- before reductions
 
     def _make_before(self, h):
-        """Let the reduction `h` make what it reads: the whole map that does, or what only `h` reads. Threads part a map by its rows, and
-        a sum over rows by its columns: such a one makes nothing that others read, which would come to them from another core."""
+        """Let the reduction `h` make what it reads: the whole map that does, or what only `h` reads. What others read too is made in
+        rows, by threads and in row blocks: so it is before a reduction of rows, but not before one over the rows, or over all."""
         t, x = h.anchor, root(h.anchor.inputs[0])
         outer, r, inner = reduced_dims(t)
         g = self.group.get(x)
-        if x.op.kind != "map" or g is h or g is self.prologue or g.tables or (outer != 1 and inner != 1):
+        if x.op.kind != "map" or g is h or g is self.prologue or g.tables or x in g.before or (outer != 1 and inner != 1):
             return
         region = (outer, r) if inner == 1 else (r, inner)
-        if inner == 1 and g.anchor is None and all(self._goes_before(m, h, region, late=True) for m in g.members):
+        if inner == 1 and outer != 1 and g.anchor is None and all(self._goes_before(m, h, region, late=True) for m in g.members):
             moved = set(g.members)
         else:
             moved = self._only_before(x, g, h, region)

@@ -270,6 +270,8 @@ class _Emitter:
 
     def plan(self) -> Plan:
         self._layout()
+        draws = sorted([t for g in self.groups for t in g.made() if t.op.code == "random"], key=lambda t: t.number)
+        self.randoms = {key: i for i, key in enumerate(dict.fromkeys(t.attrs["key"] for t in draws))}  # whatever runs first
         if self.constants:
             self._space("constants", self.dtype, len(self.constants), False)
         if self.scalars:
@@ -512,7 +514,7 @@ class _Emitter:
         for i, t in enumerate(g.members):
             read = [slots[part] for part in operands[i]]
             reads |= dict.fromkeys(read, i)
-            node = self.randoms.setdefault(t.attrs["key"], len(self.randoms)) if t.op.code == "random" else 0
+            node = self.randoms[t.attrs["key"]] if t.op.code == "random" else 0
             ops += [_MAP[t.op.code], *read, *[-1] * (3 - len(read)), node]
             text.append(t.op.name)
         stores = []

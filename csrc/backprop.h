@@ -44,7 +44,7 @@ typedef struct { const char *name; int arity; const char *algebra; } bp_op_row;
 extern const bp_op_row bp_map_rows[BP_MAP_COUNT];          /* ops.c: names for Python and the tests */
 extern const char *const bp_reduce_names[BP_REDUCE_COUNT];
 extern const char *const bp_instr_names[BP_INSTR_COUNT];
-enum { BP_CHAIN_STEPS = 9, BP_CHAIN_VECTORS = 4, BP_CHAIN_NUMBERS = 7, BP_CHAIN_RESULTS = 3 }; /* the most of a chain */
+enum { BP_CHAIN_STEPS = 10, BP_CHAIN_VECTORS = 5, BP_CHAIN_NUMBERS = 8, BP_CHAIN_RESULTS = 4 }; /* the most of a chain */
 typedef struct { int op, operand[3], kept; } bp_chain_step; /* operand x: input x (numbers begin at VECTORS), or -1 - i: step i */
 typedef struct {
     const char *name;
@@ -219,7 +219,7 @@ bp_run_result bp_fit(const bp_program *, bp_context *, const bp_run_args *, cons
  *           dst[outer, inner] = over r of src[outer, r, inner], both contiguous; the map runs over [outer, inner]
  *           (over [1, outer] where the word of inner is 1). Over nothing: 0, or -inf for max, inf for min. The map before is over
  *           [outer, r] (the word of inner is 1) or [r, inner] (that of outer) and makes src, a piece before each that is reduced: it
- *           stores to it, or is a prologue, and src has space -1
+ *           stores to it, or is a prologue, and src has space -1. That it stores there, and in place, is the caller's to see to
  * SOFTMAX_CE: n (dim), classes, targets_kind (0 int32 labels [n], 1 rows of probabilities [n,classes], contiguous), z operand,
  *           targets operand, g operand (space -1: 1) with its kind (2 COL [n] or 3 SCALAR), loss operand [n] (space -1: none),
  *           dz operand (space -1: none)

@@ -723,7 +723,7 @@ static int overlap(const reader *d, const bp_operand *a, int64_t rows, int64_t c
 static void read_update_map(reader *d, bp_instr *in)
 {
     d->own = 1;
-    in->map = map_of(d, in->u.lookup.block_rows, in->u.lookup.width, 0);
+    in->map = map_of(d, in->u.lookup.block_rows, in->u.lookup.width, ALONE);
     d->own = 0;
     if (d->failed)
         return;

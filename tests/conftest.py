@@ -6,6 +6,7 @@ import signal
 import hypothesis
 import pytest
 
+import backprop as bp
 from backprop import _core
 
 # A shell that starts something in the background has it ignore Ctrl-C, and so do all programs that it starts in turn.
@@ -35,6 +36,24 @@ def shared():
     old = _core.share_always(True)
     yield
     _core.share_always(old)
+
+
+@pytest.fixture
+def sound(monkeypatch):
+    """Every program that is lowered makes each value once, and every buffer is made before it is read."""
+    emit, pack = bp.lower.emit, bp.plan._pack
+
+    def checked(groups, *args):
+        made = [t for g in groups for t in g.made()]
+        assert len(made) == len(set(made))
+        return emit(groups, *args)
+
+    def checked_pack(buffers):
+        assert all(first <= last for _, first, last, *_ in buffers)
+        return pack(buffers)
+
+    monkeypatch.setattr(bp.lower, "emit", checked)
+    monkeypatch.setattr(bp.plan, "_pack", checked_pack)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 import backprop as bp
 from backprop.graph import source
 from backprop.lower import Assign, Storage, lower
+from backprop.ops import random_like
 
 
 def instructions(text):
@@ -179,13 +180,14 @@ BEFORE = {
     "itself read again": (lambda x, v: (lambda d: bp.sum(d, 1, keepdims=True) * d)(bp.exp(x)), 1),
     "what others read, over rows": (lambda x, v: (lambda y: bp.sum(y * v, 0) + bp.sum(y * x, 0))(bp.matmul(x, bp.transpose(x) * 0.1)[:, :1] + x),0),
     "softmax": (lambda x, v: bp.softmax(x), 1),
+    "two of one map": (lambda x, v: (lambda y, u: bp.sum(y * u, 1) + bp.sum(bp.tanh(y) * 2.0 + y, 1))(bp.transpose(x), bp.sum(x[:, :1], 0)), 1),
     "in the middle": (lambda x, v: bp.sum(bp.reshape(x * v, (6, 20, 50)), 1), 0),
 }
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", BEFORE)
-def test_what_a_reduction_reads_is_made_before_it(name, dtype, shared):
+def test_what_a_reduction_reads_is_made_before_it(name, dtype, shared, sound):
     """In pieces, the same bits as apart, on any number of threads."""
     function, made = BEFORE[name]
     x, v = source("input", (120, 50), dtype, "x"), source("input", (50,), dtype, "v")
@@ -219,3 +221,26 @@ def test_a_reduction_makes_what_it_reads_of_the_old_value(fuse):
     (got,) = run(plan, {x: xs}, p=memory)
     np.testing.assert_allclose(got, (old * old).sum(), rtol=1e-13)
     np.testing.assert_allclose(memory.reshape(8, 8), old - xs @ xs * got, rtol=1e-12)
+
+
+def test_a_map_by_rows_stays_in_its_row_block():
+    """It is not made before a sum over everything, which runs behind the blocks, where others read it too."""
+    x, t, w = source("input", (-1, 8), "float32", "x"), source("input", (-1, 8), "float32", "t"), source("input", (8, 8), "float32", "w")
+    h = bp.tanh(bp.matmul(x, w))
+    d = bp.concatenate([h[:, 4:], h[:, :4]], 1) - t
+    loss = bp.sum(d * d)
+    text = lower([loss, *bp.grad(loss, [w])], "float32", capacity=4000, row_blocks=True).describe()
+    assert "the next 14," in text and "part of" in text
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_draws_are_numbered_by_the_graph(fuse):
+    """Not by what runs first: two draws of one program, of which fusing would exchange the order."""
+    x = source("input", (6, 50), "float64", "x")
+    y, z = (bp.transpose(bp.reshape(v, (50, 6))) for v in (x, x * 2.0))
+    first, second = random_like(y, "first"), random_like(z, "second")
+    plan = lower([bp.sum(y * first, 1), bp.concatenate([z * second, z], 1)], "float64", fuse=fuse)
+    one, two = run(plan, {x: np.ones((6, 50))})
+    alone = [run(lower([r], "float64", fuse=False), {x: np.ones((6, 50))})[0] for r in (first, first)]
+    np.testing.assert_allclose(one, alone[0].sum(1), rtol=1e-12)
+    assert not np.array_equal(two[:, :50], 2.0 * alone[0])

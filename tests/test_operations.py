@@ -232,7 +232,7 @@ def test_a_floating_node_waits_for_what_became_of_its_inputs():
 
 
 @pytest.mark.parametrize("seed", [*range(30), 51, 126])
-def test_random_graphs_give_the_same_bits_fused_or_not(seed):
+def test_random_graphs_give_the_same_bits_fused_or_not(seed, sound):
     rng = np.random.default_rng(seed)
     sources = [bp.tensor(rng.normal(size=s)) for s in ((3, 4), (4,), (3, 1), (), (4, 4), (1, 4))]
     nodes = list(sources)

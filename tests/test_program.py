@@ -170,7 +170,7 @@ def test_a_chain_with_a_row(rows, cols):
 def test_what_is_not_quite_the_chain_of_adam(change):
     n, cols = 40, 5
     arrays = [np.abs(numbers(n, seed=i)) for i in range(4)]
-    s = np.array(NUMBERS, np.float32)
+    s = np.array(NUMBERS[:7], np.float32)
     more = np.zeros(n, np.float32)
     ops = list(ADAM)
     if change == "another scalar":

@@ -15,6 +15,25 @@ INLINE void chain_one(int chain, chain_values *c)
         y[1] = v_fma(x[2], s[3], v_mul(v_mul(x[0], x[0]), s[2]));
         y[2] = v_fma(v_div(y[0], v_fma(v_sqrt(y[1]), s[4], s[5])), s[6], x[3]);
         break;
+    case BP_CHAIN_ADAMW: /* the same with s7 p for p */
+        y[0] = v_fma(x[1], s[1], v_mul(x[0], s[0]));
+        y[1] = v_fma(x[2], s[3], v_mul(v_mul(x[0], x[0]), s[2]));
+        y[2] = v_fma(v_div(y[0], v_fma(v_sqrt(y[1]), s[4], s[5])), s[6], v_mul(x[3], s[7]));
+        break;
+    case BP_CHAIN_AMSGRAD: /* with w' = max(w, v') for v' in the last line */
+        y[0] = v_fma(x[1], s[1], v_mul(x[0], s[0]));
+        y[1] = v_fma(x[2], s[3], v_mul(v_mul(x[0], x[0]), s[2]));
+        y[2] = v_max(x[3], y[1]);
+        y[3] = v_fma(v_div(y[0], v_fma(v_sqrt(y[2]), s[4], s[5])), s[6], x[4]);
+        break;
+    case BP_CHAIN_RMSPROP: /* v' = s1 v + s0 g^2        p' = p + s3 g / (sqrt v' + s2) */
+        y[0] = v_fma(x[1], s[1], v_mul(v_mul(x[0], x[0]), s[0]));
+        y[1] = v_fma(v_div(x[0], v_add(v_sqrt(y[0]), s[2])), s[3], x[2]);
+        break;
+    case BP_CHAIN_ADAGRAD: /* v' = v + g^2        p' = p + s1 g / (sqrt v' + s0) */
+        y[0] = v_fma(x[0], x[0], x[1]);
+        y[1] = v_fma(v_div(x[0], v_add(v_sqrt(y[0]), s[0])), s[1], x[2]);
+        break;
     case BP_CHAIN_RELU: y[0] = v_max(v_add(x[0], x[1]), s[0]); break;
     case BP_CHAIN_RELU_GRADIENT: y[0] = v_select(v_lt(s[0], x[0]), x[1], s[1]); break;
     case BP_CHAIN_TANH: y[0] = v_tanh(v_add(x[0], x[1])); break;
