@@ -1,7 +1,8 @@
 /* decode.c: from the words of a program (backprop.h) to the structures that run (program.h).
  *
- * Everything is checked here, once: afterwards no run can leave the memory of its spaces, whatever the words were. Sizes
- * are checked at full capacity; all of them grow with the number of rows, so fewer rows touch less. The file is long because
+ * Everything is checked here, once: afterwards no run can leave the memory of its spaces, whatever the words were. What an
+ * instruction touches and what a space has grow with the number of rows, both evenly: they are compared at full capacity, at one row and
+ * at none, and so for every number of them. The file is long because
  * no other may touch a word: what it takes to believe the executor's memory accesses stands here and nowhere else. */
 #include "program.h"
 
@@ -19,6 +20,7 @@ typedef struct {
     char *free, *free_end;                   /* the rest of the program's one block */
     struct use { int read; int64_t written; } *uses; /* by space: does any instruction read it; the first that writes to it */
     int64_t instr;                           /* the number of the instruction, or -1 */
+    int64_t rows;                            /* of which extents are checked now */
     int64_t governed, block_bytes, ids;      /* instructions left of a ROW_BLOCKS; its bytes; row numbers of them so far */
     int own;                                 /* a map of ROW_UPDATE is read, which has a space of the thread's own too */
     char where[64];                          /* what is read, for messages */
@@ -72,6 +74,9 @@ static int64_t dim(reader *d, const char *field)
 
 static int64_t most(const reader *d, int64_t dim_word) { return bp_dim_at(dim_word, d->p->capacity); }
 
+/* The next number of rows at which extents are checked, after the last one: capacity, 1, 0, and then -1. */
+static int64_t fewer(int64_t rows) { return rows > 1 ? 1 : rows - 1; }
+
 static int64_t magnitude(int64_t x) { return x < 0 ? -x : x; }
 
 /* A product of sizes, which must be a possible number of elements. */
@@ -101,7 +106,13 @@ static void *take(reader *d, int64_t count, size_t bytes)
 static int64_t last_space(const reader *d) { return d->p->n_spaces - (d->governed == 0 && d->instr >= 0); }
 static int is_private(const reader *d, const bp_operand *o) { return o->space == d->p->n_spaces; }
 
-/* The same as most(), for an operand: the private space holds the rows of one block. */
+/* The size of an operand's dim at the rows that are checked; the private space holds those of one block. */
+static int64_t size_of(const reader *d, const bp_operand *o, int64_t dim_word)
+{
+    return bp_dim_at(dim_word, is_private(d, o) && d->rows > BP_ROW_BLOCK ? BP_ROW_BLOCK : d->rows);
+}
+
+/* The same at capacity. */
 static int64_t most_of(const reader *d, const bp_operand *o, int64_t dim_word)
 {
     const int64_t rows = d->p->capacity;
@@ -147,16 +158,21 @@ static void check_extent(reader *d, const char *field, const bp_operand *o, int6
         return;
     }
     const bp_space *s = &d->p->spaces[o->space];
-    int64_t elements = most(d, s->elements);
+    int64_t elements = bp_dim_at(s->elements, d->rows);
     if (o->space == 0)
         elements = d->p->arena_bytes / bytes;
     else if (s->element_bytes != bytes)
         fail(d, "%s: space %lld has elements of %d bytes, not %d", field, (long long)o->space, s->element_bytes, bytes);
     if (use == WRITE && !s->writable)
         fail(d, "%s: space %lld is not writable", field, (long long)o->space);
-    if (low < 0 || high > elements)
-        fail(d, "%s: elements %lld ... %lld of space %lld, which has %lld", field, (long long)low, (long long)high,
-             (long long)o->space, (long long)elements);
+    if (low < high && (low < 0 || high > elements)) {
+        if (d->rows == d->p->capacity)
+            fail(d, "%s: elements %lld ... %lld of space %lld, which has %lld", field, (long long)low, (long long)high,
+                 (long long)o->space, (long long)elements);
+        else
+            fail(d, "%s: elements %lld ... %lld of space %lld, which has %lld in a run of %lld rows", field, (long long)low,
+                 (long long)high, (long long)o->space, (long long)elements, (long long)d->rows);
+    }
     struct use *u = &d->uses[o->space];
     u->read |= use == READ;
     if (use == WRITE && d->instr < u->written)
@@ -166,22 +182,26 @@ static void check_extent(reader *d, const char *field, const bp_operand *o, int6
 /* A matrix [rows, cols], both dims. */
 static void check_matrix(reader *d, const char *field, bp_operand *o, int64_t rows, int64_t cols, int bytes, int use)
 {
-    int64_t end, n = most_of(d, o, rows), width = most_of(d, o, cols);
     set_block(d, field, o, rows < 0 ? rows : cols, rows < 0 ? o->ld : 1);
-    if (n > 1 && o->ld < width)
-        fail(d, "%s: ld %lld is less than %lld columns", field, (long long)o->ld, (long long)width);
-    if (n == 0 || width == 0)
-        end = o->offset;
-    else if (__builtin_mul_overflow(n - 1, o->ld, &end) || __builtin_add_overflow(end, o->offset + width, &end))
-        end = INT64_MAX;
-    check_extent(d, field, o, o->offset, end, bytes, use);
+    for (d->rows = d->p->capacity; d->rows >= 0; d->rows = fewer(d->rows)) {
+        int64_t end;
+        const int64_t n = size_of(d, o, rows), width = size_of(d, o, cols);
+        if (n > 1 && o->ld < width)
+            fail(d, "%s: ld %lld is less than %lld columns", field, (long long)o->ld, (long long)width);
+        if (n == 0 || width == 0)
+            end = o->offset;
+        else if (__builtin_mul_overflow(n - 1, o->ld, &end) || __builtin_add_overflow(end, o->offset + width, &end))
+            end = INT64_MAX;
+        check_extent(d, field, o, o->offset, end, bytes, use);
+    }
 }
 
 /* A contiguous vector of n (a dim) elements; ld means nothing. */
 static void check_vector(reader *d, const char *field, bp_operand *o, int64_t n, int bytes, int use)
 {
     set_block(d, field, o, n, 1);
-    check_extent(d, field, o, o->offset, o->offset + most_of(d, o, n), bytes, use);
+    for (d->rows = d->p->capacity; d->rows >= 0; d->rows = fewer(d->rows))
+        check_extent(d, field, o, o->offset, o->offset + size_of(d, o, n), bytes, use);
 }
 
 /* ------------------------------------------------------------------ elementwise programs */
@@ -532,9 +552,11 @@ static void read_matmul(reader *d, bp_instr *in)
 static void check_array(reader *d, const char *field, bp_operand *o, int64_t outer, int64_t r, int64_t inner, int use)
 {
     const int64_t by_rows = outer < 0 ? outer : r < 0 ? r : inner;
-    const int64_t results = product(d, field, most_of(d, o, outer), most_of(d, o, inner));
-    const int64_t elements = product(d, field, results, most_of(d, o, r));
-    check_vector(d, field, o, elements, d->p->real_bytes, use);
+    for (d->rows = d->p->capacity; d->rows >= 0; d->rows = fewer(d->rows)) {
+        const int64_t results = product(d, field, size_of(d, o, outer), size_of(d, o, inner));
+        check_extent(d, field, o, o->offset, o->offset + product(d, field, results, size_of(d, o, r)), d->p->real_bytes, use);
+    }
+    o->block = 0;
     if (d->governed)
         set_block(d, field, o, by_rows, outer < 0 ? product(d, field, r, inner) : r < 0 ? inner : 1);
 }
@@ -790,22 +812,23 @@ static void read_row_update(reader *d, bp_instr *in)
 static void check_strides(reader *d, const char *field, bp_operand *o, int nd, const int64_t *dims, const int64_t *strides,
                           int bytes, int use)
 {
-    int64_t low = o->offset, high = o->offset;
-    for (int i = 0; i < nd; i++) {
-        int64_t reach;
-        const int64_t n = most_of(d, o, dims[i]);
+    for (int i = 0; i < nd; i++)
         if (dims[i] < 0)
             set_block(d, field, o, dims[i], strides[i]);
-        if (n == 0) {
-            low = high = o->offset;
-            check_extent(d, field, o, low, high, bytes, use);
-            return;
+    for (d->rows = d->p->capacity; d->rows >= 0; d->rows = fewer(d->rows)) {
+        int64_t low = o->offset, high = o->offset;
+        int empty = 0;
+        for (int i = 0; i < nd; i++) {
+            int64_t reach, *side = strides[i] < 0 ? &low : &high;
+            const int64_t n = size_of(d, o, dims[i]);
+            empty |= n == 0;
+            if (n > 0 && (__builtin_mul_overflow(n - 1, strides[i], &reach) || __builtin_add_overflow(*side, reach, side)))
+                fail(d, "%s: stride %lld is too large", field, (long long)strides[i]);
         }
-        int64_t *side = strides[i] < 0 ? &low : &high;
-        if (__builtin_mul_overflow(n - 1, strides[i], &reach) || __builtin_add_overflow(*side, reach, side))
-            fail(d, "%s: stride %lld is too large", field, (long long)strides[i]);
+        if (empty)
+            low = high = o->offset;
+        check_extent(d, field, o, low, empty || high == INT64_MAX ? high : high + 1, bytes, use);
     }
-    check_extent(d, field, o, low, high < INT64_MAX ? high + 1 : high, bytes, use);
 }
 
 static void swap(int64_t *a, int64_t *b)
@@ -919,10 +942,12 @@ static void read_row_blocks(reader *d, bp_instr *in)
 /* Results of each block, `size` of them in a row, side by side for SUM_BLOCKS. */
 static void check_parts(reader *d, const char *field, bp_operand *o, int64_t size, int use)
 {
-    const int64_t all = product(d, "parts of all blocks", size, bp_row_blocks(d->p->capacity));
     if (is_private(d, o))
         fail(d, "%s: the parts of a sum must outlive the block", field);
-    check_extent(d, field, o, o->offset, o->offset + all, d->p->real_bytes, use);
+    for (d->rows = d->p->capacity; d->rows >= 0; d->rows = fewer(d->rows)) {
+        const int64_t all = product(d, "parts of all blocks", size, bp_row_blocks(d->rows));
+        check_extent(d, field, o, o->offset, o->offset + all, d->p->real_bytes, use);
+    }
     o->block = size;
 }
 

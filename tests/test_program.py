@@ -880,6 +880,21 @@ def test_malformed_map_before_a_reduction(dims, src, store, message):
     refused(w, message)
 
 
+@pytest.mark.parametrize("load,store,message", [
+    ((0, 4, FULL), (2, 0, 4), "load 0 of its map: elements 0 ... 8 of space 1, which has 4 in a run of 1 rows"),
+    ((252, 0, ROW), (2, 0, 4), "load 0 of its map: elements 252 ... 256 of space 1, which has 4 in a run of 1 rows"),
+    ((0, 0, SCALAR), (2, 0, 4), "load 0 of its map: elements 0 ... 1 of space 1, which has 0 in a run of 0 rows"),
+])
+def test_what_has_rows_is_touched_by_rows(load, store, message):
+    """An access of fixed size to what has so many elements a row would leave it in a run of fewer rows."""
+    w = Words(capacity=64)
+    w.space(-4)
+    w.space(256, True)
+    (offset, ld, kind), (space, at, width) = load, store
+    w.add("map", 2, 4, w.map([(1, offset, ld, kind)], [], [(0, space, at, width, 1)]))
+    refused(w, message)
+
+
 def test_malformed_header():
     good = one("fill", 1, [1, 0, 1], 0).array()
     _core.Program(good)
@@ -912,7 +927,7 @@ def every_other_instruction():
 
 @pytest.mark.parametrize("good", [training_program(inputs=5, hidden=6, capacity=7)[0], every_other_instruction()], ids=["step", "others"])
 def test_flipped_words_are_refused_or_stay_in_bounds(good, shared):
-    """Runs whatever is accepted; the borders of every array must be untouched."""
+    """Runs whatever is accepted, with any number of rows; the borders of every array must be untouched."""
     rng = np.random.default_rng(0)
     words, accepted = good.array(), 0
     assert _core.Program(words).n_instructions == len(good.instructions)
@@ -926,10 +941,10 @@ def test_flipped_words_are_refused_or_stay_in_bounds(good, shared):
             continue
         if any(abs(e) > 10**6 for _, e, _ in p.spaces) or p.capacity > 100:
             continue
-        b = _core.Binding(p)
+        b, rows = _core.Binding(p), int(rng.choice([0, 1, p.capacity, rng.integers(0, p.capacity + 1)]))
         held = []
         for i, (item, elements, writable) in enumerate(p.spaces[1:], 1):
-            n = elements if elements >= 0 else -elements * p.capacity
+            n = elements if elements >= 0 else -elements * rows
             for dtype in (np.int32, np.float32 if item == 4 else np.float64):
                 whole = np.ones(n + 32, dtype)
                 try:
@@ -939,7 +954,7 @@ def test_flipped_words_are_refused_or_stay_in_bounds(good, shared):
                 except TypeError:
                     continue
         accepted += 1
-        b.run(rows=p.capacity, threads=int(rng.integers(1, 3)))
+        b.run(rows=rows, threads=int(rng.integers(1, 3)))
         for whole, n in held:
             assert (whole[:16] == 1).all() and (whole[16 + n :] == 1).all()
     assert accepted > 50

@@ -438,13 +438,13 @@ def test_malformed_row_update(changes, message):
 def every_row_instruction():
     w = Words(np.float64, capacity=6, arena=48)
     x, ids, weights, table, moment = w.space(-4), w.space(-2, dtype=np.int32), w.space(-2), w.space(20, True), w.space(20, True)
-    out, places = w.space(-4, True), w.space(-2, True, np.int32)
+    out, places, one = w.space(-4, True), w.space(-2, True, np.int32), w.space(1)
     own = len(w.spaces)
     w.add("gather", -2, 4, 5, 2, 1, 3, [table, 0, 4], [ids, 0, 1], [weights, 0, 1], [out, 0, 4])
     w.add("scatter_add", -2, 4, 5, 2, 1, -1, [x, 0, 4], [ids, 0, 1], NONE, [moment, 0, 4])
     w.add("first", -2, -2, [ids, 0, 1], [places, 0, 1])
     w.add("row_update", -2, 4, 5, 2, 0, -2, [x, 0, 4], [ids, 0, 1], [weights, 0, 1], 2, 200, 0, 2, [table, 0, 4, 8, 1, 1],
-          [moment, 0, 4, 16, 1, 1], w.map([(own, 0, 4, FULL), (own, 8, 4, FULL), (own, 16, 4, FULL), (weights, 0, 0, SCALAR)],
+          [moment, 0, 4, 16, 1, 1], w.map([(own, 0, 4, FULL), (own, 8, 4, FULL), (own, 16, 4, FULL), (one, 0, 0, SCALAR)],
                                           [("mul", 0, 3), ("add", 2, 4), ("sub", 1, 5)], [(5, own, 16, 4, 1), (6, own, 8, 4, 1)]))
     return w
 
