@@ -41,9 +41,13 @@ enum {
     PACK_NEAR_BYTES = 512 << 10, /* as many as m rows of B have */
     PACK_ROWS_COLUMNS = 512,
     PACK_ROWS_STRIDE = 3 << 10,
-    /* An unpacked B of so many bytes, with rows of a page or more, hardly comes from L2. */
+    /* An unpacked B of so many bytes, with rows of a page or more, hardly comes from L2. For more rows than a tile has it is packed where
+     * it comes from memory, of which packing reads long pieces of rows; and by tiles of 2 vectors, which are more of them and go
+     * through it as often, where rows are whole pages apart: the lines of a panel then meet in the same sets, and the next tile
+     * finds them gone. */
     FAR_BYTES = 2 << 20,
     FAR_STRIDE = 4 << 10,
+    MEMORY_BYTES = 32 << 20,
     SWAP_COLUMNS = 4,        /* of a C that is swapped though A has to be packed for it: 1.2 times as fast with so many lanes, */
     SWAP_STEPS = 32,         /* slower with half as many, or with few steps */
     SWAP_LANES = 16,
@@ -128,9 +132,11 @@ static bp_gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads
     const int64_t step = g->rsb * t->real_bytes;
     const int near = wide && threads == 1 && !s.pack_a /* a packed A likes a packed B */ && step <= PACK_NEAR_STRIDE
                      && m * step <= PACK_NEAR_BYTES;
+    const int far = g->csb == 1 && k * step >= FAR_BYTES && step >= FAR_STRIDE;
+    const int gone = far && m > t->mr && (k * step >= MEMORY_BYTES || (!wide && step % FAR_STRIDE == 0));
     if (s.swapped || s.b_transposed) s.pack_b = 0;
-    else s.pack_b = g->csb != 1 || (m >= (near ? PACK_NEAR_ROWS : PACK_B_ROWS) && kc * step > PACK_B_BYTES);
-    s.b_far = !s.pack_b && !s.swapped && !s.b_transposed && m < PACK_B_ROWS && k * step >= FAR_BYTES && step >= FAR_STRIDE;
+    else s.pack_b = g->csb != 1 || gone || (m >= (near ? PACK_NEAR_ROWS : PACK_B_ROWS) && kc * step > PACK_B_BYTES);
+    s.b_far = far && !s.pack_b && !s.swapped && !s.b_transposed && m < PACK_B_ROWS;
     s.keep_b = s.pack_b && s.blocks_m >= 2 * threads && round_up(s.nc, t->nr) * k * t->real_bytes <= KEEP_BYTES;
     scratch_bytes(t, most_rows, m, n, k, &s.a_bytes, &s.b_bytes, &s.c_bytes);
     return s;
