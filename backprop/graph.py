@@ -88,7 +88,7 @@ class Tensor:
         self.shape, self.dtype, self.name = tuple(shape), dtype, name
         self.number = next(_numbers)
         self.requires_grad = False
-        for t in self.inputs:
+        for t in self.inputs:  # a loop, for thousands of nodes are made while a program is lowered
             if t.requires_grad:
                 self.requires_grad = True
         self.grad = None

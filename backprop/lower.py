@@ -506,13 +506,17 @@ class _Grouping:
             if not self._as_before(m, h):
                 return
         freed = sum(any(self.group[u] is h for u in self.users[m]) for m in moved)
-        kept = {x for m in moved for x in self.reads[m]} - moved
-        added = sum(self.group.get(x) is g and not self._outside(x) for x in kept)
+        added = self._added(moved, g)
         if added < freed or (added == freed and g.anchor is None and len(moved) == len(g.members)):
             g.members = [m for m in g.members if m not in moved]
             h.members = sorted([*h.members, *moved], key=lambda m: m.number)
             for m in moved:
                 self.group[m] = h
+
+    def _added(self, moved, g):
+        """How many values of `g` have to be in memory where `moved` leave it, that need not be now."""
+        kept = {x for m in moved for x in self.reads[m]} - moved
+        return sum(self.group.get(x) is g and not self._outside(x) for x in kept)
 
     def _as_before(self, m, h):
         """Whether the stored parameters that `m` reads are in `h` what they are in its group, where none is read but in place."""
@@ -562,8 +566,7 @@ class _Grouping:
     def _saves(self, moved, g, region):
         """Whether it is less to read what `moved` reads than to write and read its result: nothing more has to be in memory, and of the
         arrays at most two are not read less in `g`."""
-        kept = {x for m in moved for x in self.reads[m]} - moved
-        if any(self.group.get(x) is g and not self._outside(x) for x in kept):
+        if self._added(moved, g):
             return False
         full = {r for m in moved for x, r in zip(m.inputs, self.reads[m])
                 if r not in moved and operand_kind(x.shape, m.shape, *region) == FULL}

@@ -45,6 +45,17 @@ class Group:
         """All that the instruction makes, in order."""
         return [*self.before, *([] if self.anchor is None else [self.anchor]), *self.partners, *self.members]
 
+    def reads(self) -> list[tuple[Tensor, Tensor]]:
+        """What it reads from memory: pairs of a node that it makes and one whose buffer that reads."""
+        made = self.made()
+        own = {*made, *self.tables}
+        return [(t, x) for t in made for x in map(root, t.inputs)
+                if x not in own or (t is self.anchor and x not in self.before) or t in self.partners]
+
+    def sums(self, t: Tensor) -> bool:
+        """Whether `t` is its reduction or product, or what that reads: of a sum over rows the half that row blocks make in parts."""
+        return t is self.anchor or t in self.before
+
 
 def root(t: Tensor) -> Tensor:
     """The node whose buffer `t` is a view of."""
@@ -188,15 +199,11 @@ class _Emitter:
         sums = blocks.sums if blocks else ()
         last: dict[Tensor, int] = {}
         for g in self.groups:
-            for t in g.made():
-                for x in t.inputs:
-                    x = root(x)
-                    if x.op.kind == "source":
-                        self._source(x)
-                    elif t.op.kind == "part":
-                        pass  # of an anchor that has no value itself
-                    elif group[x] is not g or (t is g.anchor and x not in g.before) or t in g.partners:
-                        last[x] = max(last.get(x, 0), now if g in sums and (t is g.anchor or t in g.before) else index[g])
+            for t, x in g.reads():
+                if x.op.kind == "source":
+                    self._source(x)
+                elif t.op.kind != "part":  # of an anchor that has no value itself
+                    last[x] = max(last.get(x, 0), now if g in sums and g.sums(t) else index[g])
         for t in self.checks:
             t = root(t)
             if t.op.kind != "source":

@@ -57,8 +57,8 @@ def part(groups, homes, checks, late, barrier) -> RowBlocks | None:
     behind = False
     for g in groups:
         behind |= g is barrier
-        inputs = _inputs(g.made())
-        early = _inputs([*g.before, g.anchor]) if _is_sum(g) else inputs
+        inputs = {x for _, x in g.reads()}
+        early = {x for t, x in g.reads() if g.sums(t)} if _is_sum(g) else inputs
         ready = not behind and not any(x in late or where.get(x) is parts.after for x in early)
         writes = bool(g.tables) or any(t in homes and homes[t].target is not None for t in g.members)
         if ready and _is_sum(g):
@@ -89,11 +89,6 @@ def worth_it(parts: RowBlocks, capacity: int, item: int) -> bool:
     width = -sum(dim_size(t.shape) for t in parts.private)  # numbers a row
     return (capacity >= LEAST_ROWS and max(weights, sums) * item <= _WEIGHT_BYTES
             and width * item * capacity >= _ROW_BYTES and sums <= ROWS * width)  # the parts take no more room than was saved
-
-
-def _inputs(nodes):
-    """What some nodes read of others."""
-    return {root(x) for t in nodes for x in t.inputs} - set(nodes)
 
 
 def _by_rows(g):
@@ -134,10 +129,9 @@ def _find_private(parts, where, homes, checks):
     outside = {root(t) for t in checks} | set(homes)
     for g in parts.before + parts.after + parts.inside:
         within = g in order
-        for t in g.made():
-            for x in (root(x) for x in t.inputs):
-                if not within or (g in parts.sums and t is not g.anchor and t not in g.before):
-                    outside.add(x)
-                elif x in made and (made[x] != order[g] or (t is g.anchor and x not in g.before) or t in g.partners):
-                    last[x] = max(last.get(x, 0), order[g])
+        for t, x in g.reads():
+            if not within or (g in parts.sums and not g.sums(t)):
+                outside.add(x)
+            elif x in made:
+                last[x] = max(last.get(x, 0), order[g])
     parts.private = {t: (made[t], end) for t, end in last.items() if t not in outside and t.dtype != "int32"}

@@ -101,18 +101,17 @@ def _reduced(t, inputs):
         return apply(t.op.name, inputs[:2] + [inputs[2].inputs[0]])
     if t.op.kind != "map":
         return None
-    if True in [_repeats(x) for x in inputs]:
-        # Operands that are repeated anyway need no copy that repeats them.
-        for i, x in enumerate(inputs):
-            if _repeats(x):
-                trial = inputs[:i] + [x.inputs[0]] + inputs[i + 1:]
-                if broadcast(t.op.name, trial) == t.shape:
-                    inputs[i] = x.inputs[0]
-        # What is the same all over is computed once, and repeated after.
-        if any(_repeats(x) for x in inputs) and all(_repeats(x) or dim_size(x.shape) == 1 for x in inputs):
-            small = [x.inputs[0] if _repeats(x) else x for x in inputs]
-            if dim_size(broadcast(t.op.name, small)) == 1 and dim_size(t.shape) != 1:
-                return ops.broadcast_to(apply(t.op.name, small, t.attrs), t.shape)
+    # Operands that are repeated anyway need no copy that repeats them.
+    for i, x in enumerate(inputs):
+        if _repeats(x):
+            trial = inputs[:i] + [x.inputs[0]] + inputs[i + 1:]
+            if broadcast(t.op.name, trial) == t.shape:
+                inputs[i] = x.inputs[0]
+    # What is the same all over is computed once, and repeated after.
+    if any([_repeats(x) for x in inputs]) and all(_repeats(x) or dim_size(x.shape) == 1 for x in inputs):
+        small = [x.inputs[0] if _repeats(x) else x for x in inputs]
+        if dim_size(broadcast(t.op.name, small)) == 1 and dim_size(t.shape) != 1:
+            return ops.broadcast_to(apply(t.op.name, small, t.attrs), t.shape)
     name = t.op.name
     if name not in _FOLD:
         return None

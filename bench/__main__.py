@@ -8,27 +8,13 @@ as good as its ratio; absolute times differ from machine to machine. `workloads`
 
 import argparse
 import json
-import os
 import platform
-import sys
 from importlib import metadata
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+import limits
+
 PACKAGES = ("numpy", "torch", "jax", "optax", "scikit-learn")
-
-
-def limit(threads):
-    """Hold every library to `threads` threads: before any of them is imported."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BACKPROP_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # where set, they hold the peers' BLAS back
-        os.environ.pop(name, None)
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    if threads == 1:
-        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-        if hasattr(os, "sched_setaffinity"):  # one processor for all peers alike
-            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def versions():
@@ -50,8 +36,7 @@ def main(argv=None):
     parser.add_argument("--json", help="write the figures to this file")
     parser.add_argument("--picture", help="write the ratios to this file, as SVG")
     args = parser.parse_args(argv)
-    limit(args.threads)
-    sys.path.insert(0, str(HERE))
+    limits.limit(args.threads)
     import workloads
 
     import backprop as bp
@@ -60,12 +45,7 @@ def main(argv=None):
     for name in names:
         if name not in workloads.PEERS:
             parser.error(f"there is no peer {name!r}: {', '.join(workloads.PEERS)}")
-    try:
-        import torch
-        torch.set_num_threads(args.threads)
-        torch.set_flush_denormal(True)
-    except ImportError:
-        pass
+    limits.limit_torch(args.threads)
     isa = _core.isa_current()
     found = {"backprop": bp.__version__, **versions()}
     print(f"{platform.machine()}, {isa}, {args.threads} thread(s); " + ", ".join(f"{k} {v}" for k, v in found.items()))

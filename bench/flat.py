@@ -6,9 +6,9 @@ A layer is three products; the first has no use for the gradient of its inputs a
 """
 
 import argparse
-import importlib.util
 import statistics
-from pathlib import Path
+
+import limits
 
 FLAT = 0.15
 LINES = (  # what grows, its values, and the rest
@@ -52,10 +52,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.02, help="for each cell in each round, at least")
     args = parser.parse_args()
-    spec = importlib.util.spec_from_file_location("bench_main", Path(__file__).resolve().parent / "__main__.py")
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
-    bench.limit(1)
+    limits.limit(1)
     print("nanoseconds per sample and layer, and as a share of the line's median")
     for optimizer in ("adam", "sgd"):
         for what, values, rest in LINES:

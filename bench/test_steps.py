@@ -5,7 +5,6 @@ the turns: peers run one after the other here, and only ``make bench`` gives rat
 long the first step of a trainer takes, that builds its program.
 """
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -14,10 +13,9 @@ import pytest
 pytest.importorskip("pytest_benchmark")
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-_spec = importlib.util.spec_from_file_location("bench_main", HERE / "__main__.py")
-_main = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_main)
-_main.limit(1)
+import limits  # noqa: E402
+
+limits.limit(1)
 
 import numpy as np  # noqa: E402  after the threads are limited
 import workloads  # noqa: E402

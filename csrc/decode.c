@@ -20,7 +20,6 @@ typedef struct {
     char *free, *free_end;                   /* the rest of the program's one block */
     struct use { int read; int64_t written; } *uses; /* by space: does any instruction read it; the first that writes to it */
     int64_t instr;                           /* the number of the instruction, or -1 */
-    int64_t rows;                            /* of which extents are checked now */
     int64_t governed, block_bytes, ids;      /* instructions left of a ROW_BLOCKS; its bytes; row numbers of them so far */
     int own;                                 /* a map of ROW_UPDATE is read, which has a space of the thread's own too */
     char where[64];                          /* what is read, for messages */
@@ -106,16 +105,9 @@ static void *take(reader *d, int64_t count, size_t bytes)
 static int64_t last_space(const reader *d) { return d->p->n_spaces - (d->governed == 0 && d->instr >= 0); }
 static int is_private(const reader *d, const bp_operand *o) { return o->space == d->p->n_spaces; }
 
-/* The size of an operand's dim at the rows that are checked; the private space holds those of one block. */
-static int64_t size_of(const reader *d, const bp_operand *o, int64_t dim_word)
+/* The size of an operand's dim in a run of so many rows; the private space holds those of one block. */
+static int64_t size_of(const reader *d, const bp_operand *o, int64_t dim_word, int64_t rows)
 {
-    return bp_dim_at(dim_word, is_private(d, o) && d->rows > BP_ROW_BLOCK ? BP_ROW_BLOCK : d->rows);
-}
-
-/* The same at capacity. */
-static int64_t most_of(const reader *d, const bp_operand *o, int64_t dim_word)
-{
-    const int64_t rows = d->p->capacity;
     return bp_dim_at(dim_word, is_private(d, o) && rows > BP_ROW_BLOCK ? BP_ROW_BLOCK : rows);
 }
 
@@ -141,7 +133,7 @@ static bp_operand operand(reader *d, const char *field)
 enum { READ, WRITE, TEST }; /* TEST reads, but for CHECK alone: that does not make a space state */
 
 /* Elements [low, high) of the operand's space are used, counted from its start. */
-static void check_extent(reader *d, const char *field, const bp_operand *o, int64_t low, int64_t high, int bytes, int use)
+static void check_extent(reader *d, const char *field, const bp_operand *o, int64_t low, int64_t high, int bytes, int use, int64_t rows)
 {
     if (d->failed)
         return;
@@ -158,7 +150,7 @@ static void check_extent(reader *d, const char *field, const bp_operand *o, int6
         return;
     }
     const bp_space *s = &d->p->spaces[o->space];
-    int64_t elements = bp_dim_at(s->elements, d->rows);
+    int64_t elements = bp_dim_at(s->elements, rows);
     if (o->space == 0)
         elements = d->p->arena_bytes / bytes;
     else if (s->element_bytes != bytes)
@@ -166,12 +158,12 @@ static void check_extent(reader *d, const char *field, const bp_operand *o, int6
     if (use == WRITE && !s->writable)
         fail(d, "%s: space %lld is not writable", field, (long long)o->space);
     if (low < high && (low < 0 || high > elements)) {
-        if (d->rows == d->p->capacity)
+        if (rows == d->p->capacity)
             fail(d, "%s: elements %lld ... %lld of space %lld, which has %lld", field, (long long)low, (long long)high,
                  (long long)o->space, (long long)elements);
         else
             fail(d, "%s: elements %lld ... %lld of space %lld, which has %lld in a run of %lld rows", field, (long long)low,
-                 (long long)high, (long long)o->space, (long long)elements, (long long)d->rows);
+                 (long long)high, (long long)o->space, (long long)elements, (long long)rows);
     }
     struct use *u = &d->uses[o->space];
     u->read |= use == READ;
@@ -183,16 +175,16 @@ static void check_extent(reader *d, const char *field, const bp_operand *o, int6
 static void check_matrix(reader *d, const char *field, bp_operand *o, int64_t rows, int64_t cols, int bytes, int use)
 {
     set_block(d, field, o, rows < 0 ? rows : cols, rows < 0 ? o->ld : 1);
-    for (d->rows = d->p->capacity; d->rows >= 0; d->rows = fewer(d->rows)) {
+    for (int64_t run = d->p->capacity; run >= 0; run = fewer(run)) {
         int64_t end;
-        const int64_t n = size_of(d, o, rows), width = size_of(d, o, cols);
+        const int64_t n = size_of(d, o, rows, run), width = size_of(d, o, cols, run);
         if (n > 1 && o->ld < width)
             fail(d, "%s: ld %lld is less than %lld columns", field, (long long)o->ld, (long long)width);
         if (n == 0 || width == 0)
             end = o->offset;
         else if (__builtin_mul_overflow(n - 1, o->ld, &end) || __builtin_add_overflow(end, o->offset + width, &end))
             end = INT64_MAX;
-        check_extent(d, field, o, o->offset, end, bytes, use);
+        check_extent(d, field, o, o->offset, end, bytes, use, run);
     }
 }
 
@@ -200,8 +192,8 @@ static void check_matrix(reader *d, const char *field, bp_operand *o, int64_t ro
 static void check_vector(reader *d, const char *field, bp_operand *o, int64_t n, int bytes, int use)
 {
     set_block(d, field, o, n, 1);
-    for (d->rows = d->p->capacity; d->rows >= 0; d->rows = fewer(d->rows))
-        check_extent(d, field, o, o->offset, o->offset + size_of(d, o, n), bytes, use);
+    for (int64_t run = d->p->capacity; run >= 0; run = fewer(run))
+        check_extent(d, field, o, o->offset, o->offset + size_of(d, o, n, run), bytes, use, run);
 }
 
 /* ------------------------------------------------------------------ elementwise programs */
@@ -508,7 +500,7 @@ static int store_for_c(const reader *d, const bp_map *m, int64_t rows, int64_t c
         if (store < 0 || m->block_last_use > i || (m->stores[store].at.space != 0 && !is_private(d, &m->stores[store].at)))
             continue;
         const bp_operand *to = &m->stores[store].at;
-        const int64_t n = most_of(d, to, rows), width = most_of(d, to, cols);
+        const int64_t n = size_of(d, to, rows, d->p->capacity), width = size_of(d, to, cols, d->p->capacity);
         int clash = 0;
         for (int j = 1; j < m->n_loads; j++) {
             const bp_operand *from = &m->loads[j].at;
@@ -552,9 +544,9 @@ static void read_matmul(reader *d, bp_instr *in)
 static void check_array(reader *d, const char *field, bp_operand *o, int64_t outer, int64_t r, int64_t inner, int use)
 {
     const int64_t by_rows = outer < 0 ? outer : r < 0 ? r : inner;
-    for (d->rows = d->p->capacity; d->rows >= 0; d->rows = fewer(d->rows)) {
-        const int64_t results = product(d, field, size_of(d, o, outer), size_of(d, o, inner));
-        check_extent(d, field, o, o->offset, o->offset + product(d, field, results, size_of(d, o, r)), d->p->real_bytes, use);
+    for (int64_t run = d->p->capacity; run >= 0; run = fewer(run)) {
+        const int64_t results = product(d, field, size_of(d, o, outer, run), size_of(d, o, inner, run));
+        check_extent(d, field, o, o->offset, o->offset + product(d, field, results, size_of(d, o, r, run)), d->p->real_bytes, use, run);
     }
     o->block = 0;
     if (d->governed)
@@ -815,19 +807,19 @@ static void check_strides(reader *d, const char *field, bp_operand *o, int nd, c
     for (int i = 0; i < nd; i++)
         if (dims[i] < 0)
             set_block(d, field, o, dims[i], strides[i]);
-    for (d->rows = d->p->capacity; d->rows >= 0; d->rows = fewer(d->rows)) {
+    for (int64_t run = d->p->capacity; run >= 0; run = fewer(run)) {
         int64_t low = o->offset, high = o->offset;
         int empty = 0;
         for (int i = 0; i < nd; i++) {
             int64_t reach, *side = strides[i] < 0 ? &low : &high;
-            const int64_t n = size_of(d, o, dims[i]);
+            const int64_t n = size_of(d, o, dims[i], run);
             empty |= n == 0;
             if (n > 0 && (__builtin_mul_overflow(n - 1, strides[i], &reach) || __builtin_add_overflow(*side, reach, side)))
                 fail(d, "%s: stride %lld is too large", field, (long long)strides[i]);
         }
         if (empty)
             low = high = o->offset;
-        check_extent(d, field, o, low, empty || high == INT64_MAX ? high : high + 1, bytes, use);
+        check_extent(d, field, o, low, empty || high == INT64_MAX ? high : high + 1, bytes, use, run);
     }
 }
 
@@ -944,9 +936,9 @@ static void check_parts(reader *d, const char *field, bp_operand *o, int64_t siz
 {
     if (is_private(d, o))
         fail(d, "%s: the parts of a sum must outlive the block", field);
-    for (d->rows = d->p->capacity; d->rows >= 0; d->rows = fewer(d->rows)) {
-        const int64_t all = product(d, "parts of all blocks", size, bp_row_blocks(d->rows));
-        check_extent(d, field, o, o->offset, o->offset + all, d->p->real_bytes, use);
+    for (int64_t run = d->p->capacity; run >= 0; run = fewer(run)) {
+        const int64_t all = product(d, "parts of all blocks", size, bp_row_blocks(run));
+        check_extent(d, field, o, o->offset, o->offset + all, d->p->real_bytes, use, run);
     }
     o->block = size;
 }

@@ -237,6 +237,14 @@ def framed(x):
     return frame[:, 3 : 3 + x.shape[1]]
 
 
+def reduced(kernel, isa, kind, x, n, *more):
+    """The n results of a kernel, which writes nothing beside them."""
+    got = np.full(n + 2, 7, x.dtype)
+    kernel(isa, kind, x, got[1 : 1 + n], *more)
+    assert got[0] == 7 and got[-1] == 7
+    return got[1 : 1 + n]
+
+
 @each_set
 @each_dtype
 @each_kind
@@ -247,10 +255,7 @@ def test_reduce_rows(isa, dtype, kind, special):
     shapes = [(r, c) for r in (1, 2, 9, 33) for c in (*range(1, 20), 31, 32, 33, 47, 64, 100, 129)]
     for rows, cols in [*shapes, (0, 5), (2, 4095), (2, 4096), (1, 4097), (2, 7 * 4096 + 11), (1, 8 * 4096)]:
         x = framed(numbers(rng, (rows, cols), dtype, special))
-        got = np.full(rows + 2, 7, dtype)
-        _core.kernel_reduce_rows(isa, kind, x, got[1 : 1 + rows])
-        assert same_bits(got[1 : 1 + rows], rows_reference(kind, x)), (rows, cols)
-        assert got[0] == 7 and got[-1] == 7
+        assert same_bits(reduced(_core.kernel_reduce_rows, isa, kind, x, rows), rows_reference(kind, x)), (rows, cols)
 
 
 @each_set
@@ -263,10 +268,7 @@ def test_reduce_cols(isa, dtype, kind, special):
     shapes = [(r, c) for r in (1, 2, 3, 4, 5, 11) for c in (*range(1, 20), 31, 32, 33, 63, 64, 65, 100)]
     for rows, cols in [*shapes, (3, 0), (255, 3), (256, 5), (257, 9), (1030, 17), (515, 1050), (2079, 257)]:
         x = framed(numbers(rng, (rows, cols), dtype, special))
-        got = np.full(cols + 2, 7, dtype)
-        _core.kernel_reduce_cols(isa, kind, x, got[1 : 1 + cols])
-        assert same_bits(got[1 : 1 + cols], cols_reference(kind, x)), (rows, cols)
-        assert got[0] == 7 and got[-1] == 7
+        assert same_bits(reduced(_core.kernel_reduce_cols, isa, kind, x, cols), cols_reference(kind, x)), (rows, cols)
 
 
 @each_set
@@ -280,10 +282,7 @@ def test_reduce_cols_piece_by_piece(isa, dtype, kind, special):
     for rows, cols in [(1, 1), (3, 2), (4, 17), (5, 16), (31, 33), (255, 3), (256, 8), (250, page), (30, page - 1)]:
         x = framed(numbers(rng, (rows, cols), dtype, special))
         for each in (4, 8, 20, 64, 256):
-            got = np.full(cols + 2, 7, dtype)
-            _core.kernel_reduce_pieces(isa, kind, x, got[1 : 1 + cols], each)
-            assert same_bits(got[1 : 1 + cols], cols_reference(kind, x)), (rows, cols, each)
-            assert got[0] == 7 and got[-1] == 7
+            assert same_bits(reduced(_core.kernel_reduce_pieces, isa, kind, x, cols, each), cols_reference(kind, x)), (rows, cols, each)
 
 
 @each_set

@@ -4,27 +4,35 @@
  * divider, which a division and a square root keep busy for longer than all else takes, never waits for them. */
 typedef struct { vec x[BP_CHAIN_VECTORS], s[BP_CHAIN_NUMBERS], y[BP_CHAIN_RESULTS]; } chain_values;
 
+/* y[0] = m' = s1 m + s0 g        y[1] = v' = s3 v + s2 g^2 */
+INLINE void moments(chain_values *c)
+{
+    const vec *x = c->x, *s = c->s;
+    c->y[0] = v_fma(x[1], s[1], v_mul(x[0], s[0]));
+    c->y[1] = v_fma(x[2], s[3], v_mul(v_mul(x[0], x[0]), s[2]));
+}
+
+/* p + s6 m / (s4 sqrt v + s5) */
+INLINE vec adam_step(const vec *s, vec m, vec v, vec p) { return v_fma(v_div(m, v_fma(v_sqrt(v), s[4], s[5])), s[6], p); }
+
 /* y from x and s; every line has the operations of its row in ops.def, in their order. `chain` is a constant, so one case is left. */
 INLINE void chain_one(int chain, chain_values *c)
 {
     const vec *x = c->x, *s = c->s;
     vec *y = c->y;
     switch (chain) {
-    case BP_CHAIN_ADAM: /* m' = s1 m + s0 g        v' = s3 v + s2 g^2        p' = p + s6 m' / (s4 sqrt v' + s5) */
-        y[0] = v_fma(x[1], s[1], v_mul(x[0], s[0]));
-        y[1] = v_fma(x[2], s[3], v_mul(v_mul(x[0], x[0]), s[2]));
-        y[2] = v_fma(v_div(y[0], v_fma(v_sqrt(y[1]), s[4], s[5])), s[6], x[3]);
+    case BP_CHAIN_ADAM:
+        moments(c);
+        y[2] = adam_step(s, y[0], y[1], x[3]);
         break;
-    case BP_CHAIN_ADAMW: /* the same with s7 p for p */
-        y[0] = v_fma(x[1], s[1], v_mul(x[0], s[0]));
-        y[1] = v_fma(x[2], s[3], v_mul(v_mul(x[0], x[0]), s[2]));
-        y[2] = v_fma(v_div(y[0], v_fma(v_sqrt(y[1]), s[4], s[5])), s[6], v_mul(x[3], s[7]));
+    case BP_CHAIN_ADAMW: /* s7 p for p */
+        moments(c);
+        y[2] = adam_step(s, y[0], y[1], v_mul(x[3], s[7]));
         break;
-    case BP_CHAIN_AMSGRAD: /* with w' = max(w, v') for v' in the last line */
-        y[0] = v_fma(x[1], s[1], v_mul(x[0], s[0]));
-        y[1] = v_fma(x[2], s[3], v_mul(v_mul(x[0], x[0]), s[2]));
+    case BP_CHAIN_AMSGRAD: /* w' = max(w, v') for v' */
+        moments(c);
         y[2] = v_max(x[3], y[1]);
-        y[3] = v_fma(v_div(y[0], v_fma(v_sqrt(y[2]), s[4], s[5])), s[6], x[4]);
+        y[3] = adam_step(s, y[0], y[2], x[4]);
         break;
     case BP_CHAIN_RMSPROP: /* v' = s1 v + s0 g^2        p' = p + s3 g / (sqrt v' + s2) */
         y[0] = v_fma(x[1], s[1], v_mul(v_mul(x[0], x[0]), s[0]));
