@@ -99,6 +99,7 @@ cdef extern from "backprop.h" nogil:
     int bp_threads_get()
     int bp_threads_set(int n)
     int bp_share_always(int on)
+    int bp_kind_select(int kind)
     int bp_threads_limit(int n)
 
     ctypedef struct bp_context
@@ -226,6 +227,11 @@ cdef int select_isa() except -1:
 
 
 select_isa()
+
+
+def kind_select(int kind):
+    """Takes the processor to be of another kind of those that differ in what is fast (for the tests); returns the old one. -1 only asks."""
+    return bp_kind_select(kind)
 
 # ------------------------------------------------------------------ threads
 

@@ -63,6 +63,8 @@ int bp_isa_compiled(int isa);              /* 1 if this build has it */
 int bp_isa_supported(int isa);             /* 1 if it is compiled and this processor and its system can run it */
 int bp_isa_select(const char *name, char *err, size_t err_size);  /* NULL or "": the best one; 0, or -1 and a message */
 int bp_isa_current(void);
+enum { BP_KIND_OTHER, BP_KIND_ZEN, BP_KIND_ZEN4, BP_KIND_COUNT }; /* of processors, which differ in what is fast */
+int bp_kind_select(int kind);              /* for tests, while nothing runs; returns the old; out of range: only that */
 const bp_kernels *bp_kernels_for(int isa, int real_bytes);        /* NULL where the set is not supported */
 const bp_kernels *bp_kernels_current(int real_bytes);
 

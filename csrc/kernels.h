@@ -25,8 +25,13 @@ typedef void (*bp_map_fn)(int64_t n, void *dst, const void *a, const void *b, co
  *   C[i,j]   = ADD ? C[i,j] + acc[i,j] : acc[i,j]            C(i,j) = c[i*ldc + j],  0 <= i < m,  0 <= j < n
  * A(i,p) = a[i*rsa + p*csa] (any strides), or a is what pack_a made of that m x k block (rsa, csa unused);
  * B(p,j) = b[p*rsb + j], or b is what pack_b made of that k x n block (rsb unused), or B_TRANSPOSED: b[p + j*rsb], for
- * one row (m <= 1), which is not worth a packed copy. B_FAR, with a B by rows that is not packed: it comes from beyond L2. */
-enum { BP_BLOCK_ADD = 1, BP_BLOCK_A_PACKED = 2, BP_BLOCK_B_PACKED = 4, BP_BLOCK_B_TRANSPOSED = 8, BP_BLOCK_B_FAR = 16 };
+ * one row (m <= 1), which is not worth a packed copy. Where a B by rows that is not packed comes from beyond L2: B_FAR, so that tiles
+ * ask for it in advance; or B_ROWS, for m <= BP_MOST_ROWS and an A that is not packed: by rows of B, each read once, and with B_LARGE
+ * in longer pieces. */
+enum {
+    BP_BLOCK_ADD = 1, BP_BLOCK_A_PACKED = 2, BP_BLOCK_B_PACKED = 4, BP_BLOCK_B_TRANSPOSED = 8, BP_BLOCK_B_FAR = 16, BP_BLOCK_B_ROWS = 32,
+    BP_BLOCK_B_LARGE = 64, BP_MOST_ROWS = 48
+};
 typedef void (*bp_block_fn)(int64_t m, int64_t n, int64_t k, const void *a, int64_t rsa, int64_t csa,
                             const void *b, int64_t rsb, void *c, int64_t ldc, int flags);
 
@@ -116,6 +121,15 @@ typedef struct {
 extern const bp_tiles bp_tiles_amx, bp_tiles_dot;
 const bp_tiles *bp_tiles_of(const bp_kernels *); /* those that go with a table, or NULL where there are none (cpu.c) */
 
+/* What differs between processors of one set. It changes speed, never a bit. */
+typedef struct {
+    int divides_roots;  /* a square root by the divider takes no longer than one made of fma (simd/avx512.h) */
+    int asks_for_rows;  /* rows of a large B have to be asked for ahead of their use (B_LARGE) */
+    int large_rows;     /* of A, fewer than which leave a large B unpacked, */
+    int memory_rows;    /* and one from memory */
+} bp_traits;
+extern bp_traits bp_here; /* this processor's, set as the library is loaded (cpu.c) */
+
 extern const bp_kernels bp_kernels_scalar_f32, bp_kernels_scalar_f64;
 extern const bp_kernels bp_kernels_avx2_f32, bp_kernels_avx2_f64;
 extern const bp_kernels bp_kernels_avx512_f32, bp_kernels_avx512_f64;
@@ -141,7 +155,7 @@ typedef struct {
     int64_t blocks_m, blocks_n;
     int pack_a, pack_b;
     int keep_b;                                 /* packed B stays for the next task of the same columns */
-    int b_far;                                  /* B comes from beyond L2 and is not packed */
+    int b_rows, b_large, b_far;                 /* B is not packed and comes from beyond L2: it goes by rows, of a large one; or tiles ask */
     int b_transposed;                           /* one row by a transposed B, which is then turned in registers */
     int swapped;                                /* C^T = B^T A^T: lanes run along m, for a narrow C or a transposed B; A is packed where
                                                    it is not transposed */

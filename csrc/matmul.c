@@ -41,13 +41,16 @@ enum {
     PACK_NEAR_BYTES = 512 << 10, /* as many as m rows of B have */
     PACK_ROWS_COLUMNS = 512,
     PACK_ROWS_STRIDE = 3 << 10,
-    /* An unpacked B of so many bytes, with rows of a page or more, hardly comes from L2. For more rows than a tile has it is packed where
-     * it comes from memory, of which packing reads long pieces of rows; and by tiles of 2 vectors, which are more of them and go
-     * through it as often, where rows are whole pages apart: the lines of a panel then meet in the same sets, and the next tile
-     * finds them gone. */
+    /* An unpacked B of so many bytes, with rows of a page or more, hardly comes from L2, and a larger one from memory. The fewest rows of A
+     * go by rows of B, and up to three times as many as a register has lanes where tiles would be slow: all, where B comes from memory;
+     * and those of 2 vectors, more than one of them and rows whole pages apart, for the lines of a panel then meet in the same sets, and
+     * the next tile finds them gone. For more rows B is packed at once where the lines meet, else from as many on as the processor's
+     * traits say. */
     FAR_BYTES = 2 << 20,
     FAR_STRIDE = 4 << 10,
+    LARGE_BYTES = 8 << 20,
     MEMORY_BYTES = 32 << 20,
+    FEW_ROWS = 4,
     SWAP_COLUMNS = 4,        /* of a C that is swapped though A has to be packed for it: 1.2 times as fast with so many lanes, */
     SWAP_STEPS = 32,         /* slower with half as many, or with few steps */
     SWAP_LANES = 16,
@@ -102,8 +105,15 @@ static bp_gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads
     const int64_t m = g->m, n = g->n, k = g->k, kc = min64(k, KC);
     bp_gemm_plan s = {.m = m, .n = n, .k = k, .threads = threads, .ns = strip_columns(t)};
 
+    const int wide = t->nr == 3 * t->lanes;
+    const int64_t step = g->rsb * t->real_bytes;
+    const int far = g->csb == 1 && k * step >= FAR_BYTES && step >= FAR_STRIDE;
+    const int meets = far && !wide && step % FAR_STRIDE == 0, memory = far && k * step >= MEMORY_BYTES;
+    s.b_rows = far && (m <= FEW_ROWS || (m <= min64(3 * t->lanes, BP_MOST_ROWS) && (memory || (meets && m > t->mr))));
+    s.b_large = far && k * step >= LARGE_BYTES;
     const int whole = n * k * t->real_bytes <= (g->updates ? UPDATE_BYTES : WHOLE_BYTES) && n * t->mr * t->real_bytes <= C_BYTES;
-    s.blocks_n = whole ? 1 : ceil_div(n, NC);
+    const int64_t columns = s.b_rows ? C_BYTES / (round_up(m, t->mr) * t->real_bytes) / t->nr * t->nr : NC; /* B_ROWS: and all rows */
+    s.blocks_n = whole && !s.b_rows ? 1 : ceil_div(n, columns);
     const int64_t most_rows = block_rows(t, block_columns(t, n, s.blocks_n));
     s.blocks_m = ceil_div(m, most_rows);
     if (threads > 1 && s.blocks_m * s.blocks_n < 4 * threads) { /* few blocks: the same number of them for each thread */
@@ -126,17 +136,15 @@ static bp_gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads
     const int low = g->csb != 1 && m > 1 && m % t->lanes == 0 && m <= SWAP_ROWS && 2 * m * (k + n) <= n * k;
     s.swapped = narrow || low;
     s.b_transposed = m == 1 && g->rsb == 1 && g->csb != 1;
-    const int wide = t->nr == 3 * t->lanes;
-    s.pack_a = g->rsa == 1 ? m > 1 && n >= PACK_A_COLUMNS && g->csa * t->real_bytes >= PACK_A_STRIDE
+    s.pack_a = s.b_rows ? 0 : g->rsa == 1 ? m > 1 && n >= PACK_A_COLUMNS && g->csa * t->real_bytes >= PACK_A_STRIDE
                             : !wide && m >= PACK_B_ROWS && n >= PACK_ROWS_COLUMNS && g->rsa * t->real_bytes >= PACK_ROWS_STRIDE;
-    const int64_t step = g->rsb * t->real_bytes;
     const int near = wide && threads == 1 && !s.pack_a /* a packed A likes a packed B */ && step <= PACK_NEAR_STRIDE
                      && m * step <= PACK_NEAR_BYTES;
-    const int far = g->csb == 1 && k * step >= FAR_BYTES && step >= FAR_STRIDE;
-    const int gone = far && m > t->mr && (k * step >= MEMORY_BYTES || (!wide && step % FAR_STRIDE == 0));
-    if (s.swapped || s.b_transposed) s.pack_b = 0;
-    else s.pack_b = g->csb != 1 || gone || (m >= (near ? PACK_NEAR_ROWS : PACK_B_ROWS) && kc * step > PACK_B_BYTES);
-    s.b_far = far && !s.pack_b && !s.swapped && !s.b_transposed && m < PACK_B_ROWS;
+    const int64_t packed = meets ? t->mr + 1 : memory ? bp_here.memory_rows : near ? PACK_NEAR_ROWS : s.b_large ? bp_here.large_rows
+                           : PACK_B_ROWS; /* rows from which on B is */
+    if (s.swapped || s.b_transposed || s.b_rows) s.pack_b = 0;
+    else s.pack_b = g->csb != 1 || (m >= packed && kc * step > PACK_B_BYTES);
+    s.b_far = far && !s.pack_b && !s.b_rows && !s.swapped && m < (s.b_large ? bp_here.large_rows : PACK_B_ROWS);
     s.keep_b = s.pack_b && s.blocks_m >= 2 * threads && round_up(s.nc, t->nr) * k * t->real_bytes <= KEEP_BYTES;
     scratch_bytes(t, most_rows, m, n, k, &s.a_bytes, &s.b_bytes, &s.c_bytes);
     return s;
@@ -179,7 +187,8 @@ static void run_block(void *arg, int64_t task, int thread)
             a = a_pack;
             flags |= BP_BLOCK_A_PACKED;
         }
-        flags |= s->pack_b ? BP_BLOCK_B_PACKED : s->b_transposed ? BP_BLOCK_B_TRANSPOSED : s->b_far ? BP_BLOCK_B_FAR : 0;
+        flags |= s->pack_b ? BP_BLOCK_B_PACKED : s->b_transposed ? BP_BLOCK_B_TRANSPOSED : s->b_far ? BP_BLOCK_B_FAR
+                 : s->b_rows ? BP_BLOCK_B_ROWS | (s->b_large ? BP_BLOCK_B_LARGE : 0) : 0;
         const int64_t width = s->pack_b && !s->keep_b ? s->ns : c1 - c0;
         for (int64_t j = c0; j < c1; j += width) {
             const int64_t nj = min64(width, c1 - j);

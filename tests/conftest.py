@@ -30,6 +30,14 @@ def isa(request):
     return request.param
 
 
+@pytest.fixture(params=range(3), ids=["other", "zen", "zen4"])
+def kind(request):
+    """Each kind of processors that differ in what is fast: this one is taken for it."""
+    old = _core.kind_select(request.param)
+    yield
+    _core.kind_select(old)
+
+
 @pytest.fixture
 def shared():
     """Threads share every instruction, though it is not worth it and others may want the processors."""

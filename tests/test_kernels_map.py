@@ -353,8 +353,8 @@ def test_a_chain_in_one_pass_is_its_operations(isa, dtype, chain, n):
 
 
 @each_set
-def test_roots_of_every_mantissa(isa):
-    """A root that is made of fused multiply-adds is the nearest number: two octaves, and where the ranges of its steps end."""
+def test_roots_of_every_mantissa(kind, isa):
+    """A root, made of fused multiply-adds or not, is the nearest number: two octaves, and where the ranges of its steps end."""
     x = np.arange(2**24, dtype=np.uint32) + np.uint32(0x3F800000)
     ends = (np.array([127 - 77, 127 - 76, 127 + 99, 127 + 100], np.uint32) << 23)[:, None] + np.arange(-64, 64)
     for values in (x.view(np.float32), ends.astype(np.uint32).reshape(-1).view(np.float32), -x[:64].view(np.float32)):

@@ -110,8 +110,24 @@ def test_integers_in_packed_panels():
     check_integers(itertools.product([48, 57], sorted(columns), [32, 270]))
 
 
-def test_integers_large():
+def test_integers_large(kind):
     check_integers(LARGE)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_operand_that_is_taken_to_come_from_memory(kind, dtype):
+    """Its rows lie so far apart that as a whole it would be larger than any cache: by rows of B, by tiles and packed."""
+    apart, k = (1 << 16) // np.dtype(dtype).itemsize, 530
+    rng = np.random.default_rng(6)
+    for n in (300, 2100):  # pieces of rows that end in the midst of a register; sums of more than one page
+        for m in (1, 2, 4, 7, 13, 16, 17, 25, 48, 49, 130):
+            a, b, expected = integers(rng, m, n, k)
+            y = np.empty((k, apart), dtype)[:, 3 : n + 3]
+            y[...] = b
+            for isa, trans_a, threads in itertools.product(SETS, [False, True], [1, 2]):
+                out = np.full((m, n), np.nan, dtype)
+                _core.kernel_matmul(isa, stored(a.astype(dtype), trans_a), y, out, trans_a=trans_a, threads=threads, in_scratch=threads == 2)
+                assert np.array_equal(out, expected), (isa, m, n, trans_a, threads)
 
 
 def nearest(exact, dtype):
@@ -172,7 +188,7 @@ def test_bits_do_not_depend_on_the_way(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_nothing_outside_the_extents(dtype):
+def test_nothing_outside_the_extents(kind, dtype):
     """Operands and result are windows of larger arrays, full of NaN: none gets in, none is overwritten."""
     rng = np.random.default_rng(4)
 
@@ -181,7 +197,7 @@ def test_nothing_outside_the_extents(dtype):
         frame[1:-1, 2:-3] = x
         return frame[1:-1, 2:-3]
 
-    for m, n, k in [(1, 1, 1), (7, 5, 3), (13, 33, 9), (60, 130, 270), (130, 129, 70), (3, 40, 17), (30, 3, 65), (3, 1031, 530)]:
+    for m, n, k in [(1, 1, 1), (7, 5, 3), (13, 33, 9), (60, 130, 270), (130, 129, 70), (3, 40, 17), (30, 3, 65), (3, 1031, 530), (11, 1031, 530)]:
         a, b, expected = integers(rng, m, n, k)
         for isa, (trans_a, trans_b) in itertools.product(SETS, TRANSPOSITIONS):
             x, y = window(stored(a.astype(dtype), trans_a)), window(stored(b.astype(dtype), trans_b))

@@ -10,7 +10,7 @@
  * vectors. Four columns of vectors are 2 + 2, not 3 + 1.
  *
  * A B that comes from beyond L2 sets the pace for few rows, and a tile's lines of it, a few at a stride of a whole row, are no stream
- * that a processor would run ahead of. So tiles ask for the lines beside theirs, and up to FEW rows go row of B by row of B. */
+ * that a processor would run ahead of. So tiles ask for the lines beside theirs, and the fewest rows go row of B by row of B. */
 #include <string.h>
 
 #define NARROW (NRV == 3 ? 14 : MR < 8 ? 2 * MR : MR)
@@ -111,58 +111,94 @@ static void tiles(int64_t count, int rows, int64_t n, const tile_common *t, cons
 /* The first n lanes, or all of them, by a constant where the caller knows it. */
 INLINE vec load_some(const real *p, int64_t n) { return n == VL ? v_load(p) : v_loadn(p, n); }
 
-enum { FEW = 4, FEW_STEPS = 8 };
+enum {
+    STEPS = 8, /* rows of B whose registers are kept, */
+    GROUP = 4, /* and rows of A to which they go at a time: 4 chains of 8 fma for 8 + 4 + 32 loads, in 13 registers */
+    SUMS = 16 * PAGE_REALS /* numbers of a piece of C, near all the while: a page of each of 16 rows, less of more */
+};
 
-/* sums[0:rows, 0:n] = (first ? 0 : sums) + A B over `steps` steps, for n <= VL */
-INLINE void few_lanes(const int rows, const int steps, const int64_t n, int first, const tile_common *t, const real *a, const real *b,
-                      real *sums)
+/* sums[0:rows, 0:VL] += A x, where A(i,p) = a[i*STEPS + p] */
+INLINE void few_sums(const int rows, const int steps, const real *a, const vec *x, real *sums, int64_t ld)
 {
-    const int64_t rsa = t->rsa, csa = t->csa, rsb = t->rsb;
-    vec acc[FEW];
-    UNROLL for (int i = 0; i < rows; i++) acc[i] = first ? v_zero() : v_load(sums + i * PAGE_REALS);
-    UNROLL for (int p = 0; p < steps; p++) {
-        const vec x = load_some(b + p * rsb, n);
-        UNROLL for (int i = 0; i < rows; i++) acc[i] = v_fma(v_set1(a[i * rsa + p * csa]), x, acc[i]);
-    }
-    UNROLL for (int i = 0; i < rows; i++) v_store(sums + i * PAGE_REALS, acc[i]);
+    vec acc[GROUP];
+    UNROLL for (int i = 0; i < rows; i++) acc[i] = v_load(sums + i * ld);
+    UNROLL for (int p = 0; p < steps; p++)
+        UNROLL for (int i = 0; i < rows; i++) acc[i] = v_fma(v_set1(a[i * STEPS + p]), x[p], acc[i]);
+    UNROLL for (int i = 0; i < rows; i++) v_store(sums + i * ld, acc[i]);
 }
 
-/* The same for n <= PAGE_REALS. */
-INLINE void few_steps(const int rows, const int steps, int64_t n, int first, const tile_common *t, const real *a, const real *b,
-                      real *sums)
+/* sums[0:m, 0:VL] += A x */
+INLINE void few_groups(int64_t m, const int steps, const real *a, const vec *x, real *sums, int64_t ld)
+{
+    for (; m >= GROUP; m -= GROUP, a += GROUP * STEPS, sums += GROUP * ld) few_sums(GROUP, steps, a, x, sums, ld);
+    switch (m) {
+    case 3: few_sums(3, steps, a, x, sums, ld); break;
+    case 2: few_sums(2, steps, a, x, sums, ld); break;
+    case 1: few_sums(1, steps, a, x, sums, ld); break;
+    }
+}
+
+/* sums[0:m, 0:n] += A B for one row of B */
+static void few_ends(int64_t m, int64_t n, const real *a, const real *b, real *sums, int64_t ld)
+{
+    for (int64_t j = 0; j < n; j += VL) {
+        const vec x = v_loadn(b + j, n - j < VL ? n - j : VL);
+        few_groups(m, 1, a, &x, sums + j, ld);
+    }
+}
+
+/* The same for STEPS rows of B; those `ahead` of them are asked for. */
+INLINE void few_steps(int64_t m, int64_t n, const real *a, const real *b, int64_t rsb, int64_t ahead, real *sums, int64_t ld)
 {
     int64_t j = 0;
-    for (; j + VL <= n; j += VL) few_lanes(rows, steps, VL, first, t, a, b + j, sums + j);
-    if (j < n) few_lanes(rows, steps, n - j, first, t, a, b + j, sums + j);
+    for (; j + VL <= n; j += VL) {
+        vec x[STEPS];
+        if (ahead) UNROLL for (int p = 0; p < STEPS; p++) __builtin_prefetch(b + j + (p + ahead) * rsb, 0, 2);
+        UNROLL for (int p = 0; p < STEPS; p++) x[p] = v_load(b + j + p * rsb);
+        if (m > 2) __asm__ volatile("" : : : "memory"); /* else all of A is spread before the loop, and spilled */
+        few_groups(m, STEPS, a, x, sums + j, ld);
+    }
+    for (int p = 0; j < n && p < STEPS; p++) few_ends(m, n - j, a + p, b + j + p * rsb, sums + j, ld);
 }
 
-/* C[0:rows, 0:n] (+)= A B, a page of FEW_STEPS rows of B after another: streams that the processor knows and runs ahead of. */
-INLINE void some_rows(const int rows, int64_t n, const tile_common *t, const real *a, const real *b, real *c)
+/* C[0:m, 0:n] (+)= A B for m <= BP_MOST_ROWS, by rows of B: a page of STEPS of them after another, or half a page, which leaves
+ * L1 to the sums, streams that a processor knows and runs ahead of. Each is read once, for all rows of A. */
+INLINE void some_rows(int64_t m, int64_t n, int large, const tile_common *t, const real *a, const real *b, real *c)
 {
-    real sums[FEW * PAGE_REALS]; /* [rows][PAGE_REALS] */
-    for (int64_t j = 0; j < n; j += PAGE_REALS) {
-        const int64_t nj = n - j < PAGE_REALS ? n - j : PAGE_REALS;
-        int64_t p = 0;
-        for (; p + FEW_STEPS <= t->k; p += FEW_STEPS)
-            few_steps(rows, FEW_STEPS, nj, p == 0, t, a + p * t->csa, b + p * t->rsb + j, sums);
-        for (; p < t->k; p++) few_steps(rows, 1, nj, p == 0, t, a + p * t->csa, b + p * t->rsb + j, sums);
-        UNROLL for (int i = 0; i < rows; i++)
+    enum { APART = LINE_REALS }; /* between rows of sums, whose lines would meet in one set of L1 if they were a page from each other */
+    real sums[SUMS + BP_MOST_ROWS * APART], own[BP_MOST_ROWS * STEPS]; /* [m][ld]; [m][STEPS] of A */
+    const int64_t page = large ? PAGE_REALS : PAGE_REALS / 2, most = m * page <= SUMS ? page : SUMS / m / VL * VL, ld = most + APART;
+    const int64_t ahead = large && bp_here.asks_for_rows ? STEPS : 0;
+    for (int64_t j = 0; j < n; j += most) {
+        const int64_t nj = n - j < most ? n - j : most;
+        for (int64_t i = 0; i < m; i++) memset(sums + i * ld, 0, (size_t)((nj + VL - 1) / VL * VL) * sizeof(real));
+        for (int64_t p = 0, steps; p < t->k; p += steps) {
+            steps = t->k - p < STEPS ? t->k - p : STEPS;
+            for (int64_t i = 0; i < m; i++)
+                for (int64_t q = 0; q < steps; q++) own[i * STEPS + q] = a[i * t->rsa + (p + q) * t->csa];
+            const real *const bp = b + p * t->rsb + j; /* B(p, j) */
+            if (steps == STEPS) few_steps(m, nj, own, bp, t->rsb, ahead, sums, ld);
+            else for (int q = 0; q < steps; q++) few_ends(m, nj, own + q, bp + q * t->rsb, sums, ld);
+        }
+        for (int64_t i = 0; i < m; i++)
             for (int64_t q = 0; q < nj; q += VL) {
                 const int64_t nq = nj - q < VL ? nj - q : VL;
                 real *const to = c + i * t->ldc + j + q;
-                v_storen(to, t->add ? v_add(v_loadn(to, nq), v_load(sums + i * PAGE_REALS + q)) : v_load(sums + i * PAGE_REALS + q), nq);
+                const vec sum = v_load(sums + i * ld + q);
+                v_storen(to, t->add ? v_add(v_loadn(to, nq), sum) : sum, nq);
             }
     }
 }
 
-/* The same for 1 <= rows <= FEW; apart, for the sums take a stack that no other product should pay for. */
-__attribute__((noinline)) static void few_rows(int64_t rows, int64_t n, const tile_common *t, const real *a, const real *b, real *c)
+/* Apart, for the sums take a stack that no other product should pay for. */
+__attribute__((noinline)) static void few_rows(int64_t m, int64_t n, int large, const tile_common *t, const real *a, const real *b, real *c)
 {
-    switch (rows) {
-    case 1: some_rows(1, n, t, a, b, c); break;
-    case 2: some_rows(2, n, t, a, b, c); break;
-    case 3: some_rows(3, n, t, a, b, c); break;
-    default: some_rows(FEW, n, t, a, b, c); break;
+    switch (m) { /* the fewest are constants, so that nothing is between their vectors */
+    case 1: some_rows(1, n, large, t, a, b, c); break;
+    case 2: some_rows(2, n, large, t, a, b, c); break;
+    case 3: some_rows(3, n, large, t, a, b, c); break;
+    case 4: some_rows(4, n, large, t, a, b, c); break;
+    default: some_rows(m, n, large, t, a, b, c); break;
     }
 }
 
@@ -215,8 +251,8 @@ static void gemm_block(int64_t m, int64_t n, int64_t k, const void *a_, int64_t 
         if (j < n) row_transposed(n - j, &t, a, b + j * rsb, rsb, c + j);
         return;
     }
-    if (t.far && m <= FEW && k > 0) {
-        few_rows(m, n, &t, a, b, c);
+    if (flags & BP_BLOCK_B_ROWS) {
+        few_rows(m, n, flags & BP_BLOCK_B_LARGE, &t, a, b, c);
         return;
     }
     if (m <= 2 && !b_packed) {

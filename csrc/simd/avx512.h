@@ -1,4 +1,6 @@
 /* The vector vocabulary for AVX-512 (F, DQ, BW, VL): avx2.h explains the names. Masks are mask registers. */
+#include "../kernels.h"
+
 #include <immintrin.h>
 #include <stdint.h>
 
@@ -23,12 +25,13 @@ INLINE vec v_add(vec a, vec b) { return _mm512_add_ps(a, b); }
 INLINE vec v_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
 INLINE vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
 INLINE vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
-/* A division keeps the divider busy for 16 cycles a register, a root for 20 and more, one after the other where a step needs
- * both; so roots are made of fma (Markstein 1990), beside the divisions:
+/* A division keeps Intel's dividers busy for 16 cycles a register, a root for 20 and more, one after the other where a step needs
+ * both; so roots are made of fma (Markstein 1990), beside the divisions (Zen 4 has 6 and 10 cycles, but half as many fma, so there
+ * every second root beside a division is):
  *   g = sqrt a (1 + e), h = 1/(2 sqrt a), one step, d = a - g^2 (exact), g + d h rounded once
  * It is the divider's root for every float32 (all were compared, flushed and not, and for estimates off by their full 2^-14).
  * d must not fall among the denormals: registers with a lane that is neither 0 nor in [2^-76, 2^100) go to the divider. */
-INLINE vec v_sqrt(vec a)
+INLINE vec v_sqrt_fma(vec a)
 {
     enum { LOW = (127 - 76) << 23, RANGE = (100 + 76) << 23 };
     const msk usual = _mm512_cmplt_epu32_mask(_mm512_sub_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(LOW)),
@@ -42,6 +45,8 @@ INLINE vec v_sqrt(vec a)
     h = _mm512_fmadd_ps(h, r, h);
     return _mm512_fmadd_ps(_mm512_fnmadd_ps(g, g, a), h, g);
 }
+INLINE vec v_sqrt(vec a) { return bp_here.divides_roots ? _mm512_sqrt_ps(a) : v_sqrt_fma(a); }
+#define v_sqrt_fma v_sqrt_fma /* this set has one: chains.h */
 INLINE vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vec v_neg(vec a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
 INLINE vec v_abs(vec a) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), a); }
