@@ -116,18 +116,22 @@ def test_integers_large(kind):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_an_operand_that_is_taken_to_come_from_memory(kind, dtype):
-    """Its rows lie so far apart that as a whole it would be larger than any cache: by rows of B, by tiles and packed."""
+    """Its rows lie so far apart that as a whole it would be larger than any cache: by rows of B, by tiles and packed, the products are
+    exact on integers, and have the bits of those by an operand that lies together."""
     apart, k = (1 << 16) // np.dtype(dtype).itemsize, 530
     rng = np.random.default_rng(6)
     for n in (300, 2100):  # pieces of rows that end in the midst of a register; sums of more than one page
+        y = np.empty((k, apart), dtype)[:, 3 : n + 3]
         for m in (1, 2, 4, 7, 13, 16, 17, 25, 48, 49, 130):
             a, b, expected = integers(rng, m, n, k)
-            y = np.empty((k, apart), dtype)[:, 3 : n + 3]
-            y[...] = b
-            for isa, trans_a, threads in itertools.product(SETS, [False, True], [1, 2]):
-                out = np.full((m, n), np.nan, dtype)
-                _core.kernel_matmul(isa, stored(a.astype(dtype), trans_a), y, out, trans_a=trans_a, threads=threads, in_scratch=threads == 2)
-                assert np.array_equal(out, expected), (isa, m, n, trans_a, threads)
+            x, w = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+            for isa in SETS:
+                for u, v, want in [(a.astype(dtype), b, expected), (x, w, matmul(isa if isa == "scalar" else FMA_SETS[0], x, w))]:
+                    y[...] = v
+                    for trans_a, threads in itertools.product([False, True], [1, 2]):
+                        out = np.full((m, n), np.nan, dtype)
+                        _core.kernel_matmul(isa, stored(u, trans_a), y, out, trans_a=trans_a, threads=threads, in_scratch=threads == 2)
+                        assert_same_bits(out, want.astype(dtype), (isa, m, n, trans_a, threads))
 
 
 def nearest(exact, dtype):
