@@ -352,6 +352,12 @@ def test_a_chain_in_one_pass_is_its_operations(isa, dtype, chain, n):
                     np.testing.assert_array_equal(bits(got), bits(expected))
 
 
+@pytest.mark.parametrize("chain", [row for row in _core.CHAINS if any(step[0] == "sqrt" for step in row[3])], ids=lambda row: row[0])
+@each_set
+def test_a_chain_with_a_root_on_every_kind_of_processor(kind, isa, chain):
+    test_a_chain_in_one_pass_is_its_operations(isa, np.float32, chain, 1000)
+
+
 @each_set
 def test_roots_of_every_mantissa(kind, isa):
     """A root, made of fused multiply-adds or not, is the nearest number: two octaves, and where the ranges of its steps end."""
