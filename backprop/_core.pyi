@@ -17,6 +17,7 @@ class _Isa(TypedDict):
 MAP_OPS: tuple[tuple[str, int, str], ...]
 REDUCE_OPS: tuple[str, ...]
 INSTRUCTIONS: tuple[str, ...]
+KIND_COUNT: int
 CHAINS: tuple[tuple[str, int, int, tuple[tuple[str, tuple[int, ...], bool], ...]], ...]
 
 def isa_info() -> list[_Isa]: ...

@@ -99,6 +99,7 @@ cdef extern from "backprop.h" nogil:
     int bp_threads_get()
     int bp_threads_set(int n)
     int bp_share_always(int on)
+    enum: BP_KIND_COUNT
     int bp_kind_select(int kind)
     int bp_threads_limit(int n)
 
@@ -227,6 +228,9 @@ cdef int select_isa() except -1:
 
 
 select_isa()
+
+
+KIND_COUNT = BP_KIND_COUNT
 
 
 def kind_select(int kind):

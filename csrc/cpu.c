@@ -93,8 +93,7 @@ static const bp_traits kinds[BP_KIND_COUNT] = {
     [BP_KIND_ZEN4] = {.divides_roots = 1, .asks_for_rows = 1, .large_rows = 289, .memory_rows = 289},
 };
 
-bp_traits bp_here = {.large_rows = 48};
-static int kind = BP_KIND_OTHER;
+const bp_traits *bp_here = &kinds[BP_KIND_OTHER];
 
 static int find_kind(void)
 {
@@ -111,11 +110,8 @@ static int find_kind(void)
 
 int bp_kind_select(int new)
 {
-    const int old = kind;
-    if (new >= 0 && new < BP_KIND_COUNT) {
-        kind = new;
-        bp_here = kinds[new];
-    }
+    const int old = (int)(bp_here - kinds);
+    if (new >= 0 && new < BP_KIND_COUNT) bp_here = &kinds[new];
     return old;
 }
 

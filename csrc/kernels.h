@@ -128,7 +128,7 @@ typedef struct {
     int large_rows;     /* of A, fewer than which leave a large B unpacked, */
     int memory_rows;    /* and one from memory */
 } bp_traits;
-extern bp_traits bp_here; /* this processor's, set as the library is loaded (cpu.c) */
+extern const bp_traits *bp_here; /* this processor's, set as the library is loaded (cpu.c) */
 
 extern const bp_kernels bp_kernels_scalar_f32, bp_kernels_scalar_f64;
 extern const bp_kernels bp_kernels_avx2_f32, bp_kernels_avx2_f64;
@@ -155,8 +155,8 @@ typedef struct {
     int64_t blocks_m, blocks_n;
     int pack_a, pack_b;
     int keep_b;                                 /* packed B stays for the next task of the same columns */
-    int b_rows, b_large, b_far;                 /* B is not packed and comes from beyond L2: it goes by rows, of a large one; or tiles ask */
     int b_transposed;                           /* one row by a transposed B, which is then turned in registers */
+    int b_flags;                                /* what the block kernel is told of B: BP_BLOCK_B_... */
     int swapped;                                /* C^T = B^T A^T: lanes run along m, for a narrow C or a transposed B; A is packed where
                                                    it is not transposed */
     size_t a_bytes, b_bytes, c_bytes;           /* a thread's scratch: c0 of the kept B in 64 bytes, packed A, packed B, block of C */

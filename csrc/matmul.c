@@ -109,11 +109,11 @@ static bp_gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads
     const int64_t step = g->rsb * t->real_bytes;
     const int far = g->csb == 1 && k * step >= FAR_BYTES && step >= FAR_STRIDE;
     const int meets = far && !wide && step % FAR_STRIDE == 0, memory = far && k * step >= MEMORY_BYTES;
-    s.b_rows = far && (m <= FEW_ROWS || (m <= min64(3 * t->lanes, BP_MOST_ROWS) && (memory || (meets && m > t->mr))));
-    s.b_large = far && k * step >= LARGE_BYTES;
+    const int large = far && k * step >= LARGE_BYTES;
+    const int by_rows = far && (m <= FEW_ROWS || (m <= min64(3 * t->lanes, BP_MOST_ROWS) && (memory || (meets && m > t->mr))));
     const int whole = n * k * t->real_bytes <= (g->updates ? UPDATE_BYTES : WHOLE_BYTES) && n * t->mr * t->real_bytes <= C_BYTES;
-    const int64_t columns = s.b_rows ? C_BYTES / (round_up(m, t->mr) * t->real_bytes) / t->nr * t->nr : NC; /* B_ROWS: and all rows */
-    s.blocks_n = whole && !s.b_rows ? 1 : ceil_div(n, columns);
+    const int64_t columns = by_rows ? C_BYTES / (round_up(m, t->mr) * t->real_bytes) / t->nr * t->nr : NC; /* B_ROWS: and all rows */
+    s.blocks_n = whole && !by_rows ? 1 : ceil_div(n, columns);
     const int64_t most_rows = block_rows(t, block_columns(t, n, s.blocks_n));
     s.blocks_m = ceil_div(m, most_rows);
     if (threads > 1 && s.blocks_m * s.blocks_n < 4 * threads) { /* few blocks: the same number of them for each thread */
@@ -136,15 +136,18 @@ static bp_gemm_plan make_plan(const bp_kernels *t, const bp_gemm *g, int threads
     const int low = g->csb != 1 && m > 1 && m % t->lanes == 0 && m <= SWAP_ROWS && 2 * m * (k + n) <= n * k;
     s.swapped = narrow || low;
     s.b_transposed = m == 1 && g->rsb == 1 && g->csb != 1;
-    s.pack_a = s.b_rows ? 0 : g->rsa == 1 ? m > 1 && n >= PACK_A_COLUMNS && g->csa * t->real_bytes >= PACK_A_STRIDE
+    s.pack_a = by_rows ? 0 : g->rsa == 1 ? m > 1 && n >= PACK_A_COLUMNS && g->csa * t->real_bytes >= PACK_A_STRIDE
                             : !wide && m >= PACK_B_ROWS && n >= PACK_ROWS_COLUMNS && g->rsa * t->real_bytes >= PACK_ROWS_STRIDE;
     const int near = wide && threads == 1 && !s.pack_a /* a packed A likes a packed B */ && step <= PACK_NEAR_STRIDE
                      && m * step <= PACK_NEAR_BYTES;
-    const int64_t packed = meets ? t->mr + 1 : memory ? bp_here.memory_rows : near ? PACK_NEAR_ROWS : s.b_large ? bp_here.large_rows
-                           : PACK_B_ROWS; /* rows from which on B is */
-    if (s.swapped || s.b_transposed || s.b_rows) s.pack_b = 0;
+    const int64_t rows = large ? bp_here->large_rows : PACK_B_ROWS; /* of A, fewer than which leave B as it is, unless */
+    const int64_t packed = meets ? t->mr + 1 : memory ? bp_here->memory_rows : near ? PACK_NEAR_ROWS : rows;
+    if (s.swapped || s.b_transposed || by_rows) s.pack_b = 0;
     else s.pack_b = g->csb != 1 || (m >= packed && kc * step > PACK_B_BYTES);
-    s.b_far = far && !s.pack_b && !s.b_rows && !s.swapped && m < (s.b_large ? bp_here.large_rows : PACK_B_ROWS);
+    if (s.pack_b) s.b_flags = BP_BLOCK_B_PACKED;
+    else if (s.b_transposed) s.b_flags = BP_BLOCK_B_TRANSPOSED;
+    else if (by_rows) s.b_flags = BP_BLOCK_B_ROWS | (large ? BP_BLOCK_B_LARGE : 0);
+    else if (far && m < rows) s.b_flags = BP_BLOCK_B_FAR;
     s.keep_b = s.pack_b && s.blocks_m >= 2 * threads && round_up(s.nc, t->nr) * k * t->real_bytes <= KEEP_BYTES;
     scratch_bytes(t, most_rows, m, n, k, &s.a_bytes, &s.b_bytes, &s.c_bytes);
     return s;
@@ -187,8 +190,7 @@ static void run_block(void *arg, int64_t task, int thread)
             a = a_pack;
             flags |= BP_BLOCK_A_PACKED;
         }
-        flags |= s->pack_b ? BP_BLOCK_B_PACKED : s->b_transposed ? BP_BLOCK_B_TRANSPOSED : s->b_far ? BP_BLOCK_B_FAR
-                 : s->b_rows ? BP_BLOCK_B_ROWS | (s->b_large ? BP_BLOCK_B_LARGE : 0) : 0;
+        flags |= s->b_flags;
         const int64_t width = s->pack_b && !s->keep_b ? s->ns : c1 - c0;
         for (int64_t j = c0; j < c1; j += width) {
             const int64_t nj = min64(width, c1 - j);

@@ -30,7 +30,7 @@ def isa(request):
     return request.param
 
 
-@pytest.fixture(params=range(3), ids=["other", "zen", "zen4"])
+@pytest.fixture(params=range(_core.KIND_COUNT))
 def kind(request):
     """Each kind of processors that differ in what is fast: this one is taken for it."""
     old = _core.kind_select(request.param)

@@ -14,7 +14,7 @@
 #include "bfloat16.c"
 #include <stdio.h>
 
-bp_traits bp_here;
+const bp_traits *bp_here;
 void bp_parallel(int threads, int64_t n, bp_task_fn fn, void *arg) { (void)threads, (void)n, (void)fn, (void)arg; }
 
 static uint64_t state = 1;
@@ -38,7 +38,8 @@ static void check_product(int64_t most_m, int64_t most_n, int64_t most_k, int mo
     static const int tables[][4] = {{8, 16, 48, 4}, {8, 8, 24, 8}, {6, 8, 16, 4}, {6, 4, 8, 8}, {8, 4, 8, 4}, {4, 1, 2, 4}};
     const int *const f = tables[below(6)]; /* rows of a tile, lanes, columns of a tile, bytes */
     const bp_kernels t = {.mr = f[0], .lanes = f[1], .nr = f[2], .real_bytes = f[3]};
-    bp_here = below(2) ? (bp_traits){.large_rows = 48} : (bp_traits){.large_rows = 289, .memory_rows = 289};
+    static const bp_traits kinds[] = {{.large_rows = 48}, {.large_rows = 289, .memory_rows = 289}};
+    bp_here = &kinds[below(2)];
     const int threads = 1 + (int)below(most_threads), trans_a = (int)below(2), trans_b = (int)below(2);
     const bp_gemm g = {.m = m, .n = n, .k = k, .rsa = trans_a ? 1 : k, .csa = trans_a ? m : 1, .rsb = trans_b ? 1 : n,
                        .csb = trans_b ? k : 1, .ldc = n, .updates = (int)below(2)};

@@ -88,11 +88,11 @@ INLINE void chain_loop(int chain, const int vectors, const int numbers, const in
     UNROLL for (int j = 0; j < numbers; j++) c.s[j] = v_set1(*(const real *)in[BP_CHAIN_VECTORS + j]);
     UNROLL for (int j = 0; j < results; j++) y[j] = out[j];
     int64_t i = 0;
-    for (; results > 1 && i + 2 * VL <= n; i += VL) {
+    for (; results > 1 && i + 2 * VL <= n; i += 2 * VL) {
         c.second = 0;
         chain_step(chain, vectors, results, i, x, y, &c);
         c.second = 1;
-        chain_step(chain, vectors, results, i += VL, x, y, &c);
+        chain_step(chain, vectors, results, i + VL, x, y, &c);
     }
     c.second = 0;
     for (; i + VL <= n; i += VL) chain_step(chain, vectors, results, i, x, y, &c);

@@ -168,7 +168,7 @@ INLINE void some_rows(int64_t m, int64_t n, int large, const tile_common *t, con
     enum { APART = LINE_REALS }; /* between rows of sums, whose lines would meet in one set of L1 if they were a page from each other */
     real sums[SUMS + BP_MOST_ROWS * APART], own[BP_MOST_ROWS * STEPS]; /* [m][ld]; [m][STEPS] of A */
     const int64_t page = large ? PAGE_REALS : PAGE_REALS / 2, most = m * page <= SUMS ? page : SUMS / m / VL * VL, ld = most + APART;
-    const int64_t ahead = large && bp_here.asks_for_rows ? STEPS : 0;
+    const int64_t ahead = large && bp_here->asks_for_rows ? STEPS : 0;
     for (int64_t j = 0; j < n; j += most) {
         const int64_t nj = n - j < most ? n - j : most;
         for (int64_t i = 0; i < m; i++) memset(sums + i * ld, 0, (size_t)((nj + VL - 1) / VL * VL) * sizeof(real));

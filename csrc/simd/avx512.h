@@ -45,7 +45,7 @@ INLINE vec v_sqrt_fma(vec a)
     h = _mm512_fmadd_ps(h, r, h);
     return _mm512_fmadd_ps(_mm512_fnmadd_ps(g, g, a), h, g);
 }
-INLINE vec v_sqrt(vec a) { return bp_here.divides_roots ? _mm512_sqrt_ps(a) : v_sqrt_fma(a); }
+INLINE vec v_sqrt(vec a) { return bp_here->divides_roots ? _mm512_sqrt_ps(a) : v_sqrt_fma(a); }
 #define v_sqrt_fma v_sqrt_fma /* this set has one: chains.h */
 INLINE vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vec v_neg(vec a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
