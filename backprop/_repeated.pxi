@@ -107,39 +107,38 @@ cdef class Feeds:
 
 
 cdef class Step:
-    """Runs of a whole program that take numbers by name and give one number.
+    """Runs of a whole program that take some numbers and give one.
 
-    Called with (values, rows, seed, step, row0): does ``numbers[i] = values[names[i]]``, runs with denormals flushed, and gives the
-    number in `out`, or what `Binding.run` gives where the run came to no end. `Binding.done` is 1 or 0 then.
+    Called with (values, rows, seed, step, row0): does ``numbers[:] = values``, runs with denormals flushed, and gives the number in
+    `out`, or what `Binding.run` gives where the run came to no end. `Binding.done` is 1 or 0 then.
 
     Parameters
     ----------
     binding : Binding
     numbers : contiguous buffer of float32 or float64, of one dimension
-    names : list of str
-        No more than `numbers` has.
     out : buffer of one float32 or float64
     """
     cdef Binding binding
     cdef _Array numbers, out
-    cdef list names
 
-    def __init__(self, Binding binding not None, numbers, list names not None, out):
-        self.binding, self.numbers, self.names = binding, _Array(numbers, "numbers", b"fd", True, 1), names
+    def __init__(self, Binding binding not None, numbers, out):
+        self.binding, self.numbers = binding, _Array(numbers, "numbers", b"fd", True, 1)
         self.out = _Array(out, "out", b"fd", False, 0)
-        if self.numbers.extent(0) < len(names) or not self.numbers.contiguous_from(0):
-            raise ValueError(f"numbers: expected a contiguous array of at least {len(names)}")
+        if not self.numbers.contiguous_from(0):
+            raise ValueError("numbers: expected a contiguous array")
 
-    def __call__(self, dict values not None, int64_t rows, uint64_t seed, uint64_t step, int64_t row0):
+    def __call__(self, list values not None, int64_t rows, uint64_t seed, uint64_t step, int64_t row0):
         cdef bp_run_args args
         cdef bp_run_result result
         cdef Binding b = self.binding
         cdef Py_ssize_t i
-        for i in range(len(self.names)):
+        if len(values) != self.numbers.extent(0):
+            raise ValueError(f"values: expected {self.numbers.extent(0)} numbers, got {len(values)}")
+        for i in range(len(values)):
             if self.numbers.kind == 102:  # 'f'
-                (<float *>self.numbers.view.buf)[i] = <float><double>values[self.names[i]]
+                (<float *>self.numbers.view.buf)[i] = <float><double>values[i]
             else:
-                (<double *>self.numbers.view.buf)[i] = values[self.names[i]]
+                (<double *>self.numbers.view.buf)[i] = values[i]
         prepare(b, &args, rows, 0, -1, seed, step, row0, True, 0)
         go(b, &args, &result)
         if result.status:

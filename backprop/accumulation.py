@@ -147,7 +147,7 @@ def step(trainer, arrays, rows, n, labels, weighted):
         results = [np.empty([part.count if d == BATCH else d for d in t.shape], t.dtype) for t in plan.outputs[1:]]
         for i, a in enumerate(results, 1):
             binding.set(plan.spaces[f"output {i}"], a)
-        loss += trainer._run_held(held, part.count, 0, part.start, totals)
+        loss += trainer._run_held(held, trainer._values(plan, part.count, 0, totals), part.count, 0, part.start)
         for i, p in enumerate(plan.tables):
             found[p].append(RowGradient.picked(*results[3 * i:3 * i + 3], p.shape))
     loss = float(np.asarray(loss, net.dtype))

@@ -19,7 +19,7 @@ import numpy as np
 
 from . import ops
 from .graph import Tensor, scalar
-from .schedules import Constant, Schedule, as_schedule
+from .schedules import Constant, Schedule, Settings, as_schedule
 
 
 _POWERS: dict[float, list[float]] = {}
@@ -58,7 +58,7 @@ def _check(name, value, low, high, open_low=False, open_high=True):
     return float(value)
 
 
-class Optimizer:
+class Optimizer(Settings):
     """What every optimiser answers. One of your own defines `slots` and `update`, and `numbers` where it needs more than ``-lr``.
 
     Attributes
@@ -109,10 +109,20 @@ class Optimizer:
         schedule = self.schedule
         return self._named(t, schedule.lr if type(schedule) is Constant else float(schedule.rate(t - 1, epoch)))
 
+    @property
+    def _plain(self) -> bool:
+        """Whether `scalars` are those of this class and `numbers` takes arrays."""
+        return type(self).scalars is Optimizer.scalars and getattr(self.numbers, "elementwise", False)
+
+    @property
+    def steady(self) -> bool:
+        """Whether the update, the epoch and the attributes alone decide `scalars`, which then hold until `Settings.mark` has another."""
+        return self._plain and self.schedule.steady
+
     def series(self, t: int, epoch: int, count: int) -> dict:
         """`scalars` of the updates t, t + 1 ..., `count` of them, as columns: the same bits without a call for each."""
         schedule = self.schedule
-        if type(self).scalars is not Optimizer.scalars or not getattr(self.numbers, "elementwise", False):
+        if not self._plain:
             rows = [self.scalars(t + s, epoch) for s in range(count)]
             return {name: [row[name] for row in rows] for name in rows[0]}
         lr = (np.full(count, schedule.lr, "float64") if type(schedule) is Constant else

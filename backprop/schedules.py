@@ -20,14 +20,39 @@ __all__ = [
 _CLASSES = {}
 
 
-class Schedule:
-    """Base of all schedules: subclasses are dataclasses with a `unit` and ``__call__(t)``."""
+class Settings:
+    """What schedules, optimisers and rules have in common: numbers that follow from them may be made ahead, and hold until `mark` has
+    another object.
+
+    Attributes
+    ----------
+    mark : list of one object
+        Of the class: in it is another one whenever an attribute of any of them has been set.
+    """
+
+    mark = [object()]  # a list, for to set an attribute of a class is to forget where those of all its subclasses are found
+
+    def __setattr__(self, name, value):
+        object.__setattr__(self, name, value)
+        Settings.mark[0] = object()  # only now, so that who saw this one has seen the value
+
+
+class Schedule(Settings):
+    """Base of all schedules: subclasses are dataclasses with a `unit` and ``__call__(t)``.
+
+    Attributes
+    ----------
+    steady : bool
+        Of the class: time and the attributes alone decide the rate.
+    """
 
     unit = "step"
+    steady = False
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         _CLASSES[cls.__name__] = cls
+        cls.steady = False  # of a subclass of a steady one too, until it says otherwise
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -57,7 +82,9 @@ class Schedule:
         return {"schedule": type(self).__name__, **dataclasses.asdict(self)}
 
 
-_schedule = dataclasses.dataclass(eq=False, repr=False)
+def _schedule(cls):
+    cls.steady = True
+    return dataclasses.dataclass(eq=False, repr=False)(cls)
 
 
 def _positive(**kwargs):

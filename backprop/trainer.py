@@ -26,11 +26,13 @@ from .graph import BATCH, source
 from .lower import Assign, Storage, lower
 from .layers import Layer
 from .network import Network, aligned_zeros
+from .schedules import Settings
 from .sparse import RowGradient
 from .streams import Batches
 
 _SEGMENT = 0.05  # seconds in C between looks at signals
 _LONG_STEP = 0.15  # predicted seconds from which on a step updates last, so that it can be abandoned until then
+_AHEAD = 256  # updates at most whose numbers are made at once
 _FLOPS = {"scalar": 1e10, "neon": 3e10, "avx2": 7e10, "avx512": 1.2e11}  # of one thread, for that prediction
 
 
@@ -49,7 +51,7 @@ class _Repeat:
     """A step, or a call for gradients, like the one before: arrays of the same shapes and dtypes, inputs that need no conversion. What
     is left to check is done on the way in, so that a small network's step is not mostly checks."""
 
-    __slots__ = ("held", "rows", "switched", "check", "put")
+    __slots__ = ("held", "rows", "switched", "check", "put", "updates", "mark", "steady", "values", "first", "epoch")
 
     @classmethod
     def of(cls, trainer, mode, x, y):
@@ -78,7 +80,8 @@ class _Repeat:
         self.put = _core.Feeds(binding, np.ndarray, (spaces.get(0, -1), spaces.get(1, -1)), (x.shape, targets.shape),
                                (np.empty(x.shape, np.int32) if words else None, labels), (limit, output.shape[-1]),
                                (False, self.check is None and labels is None))
-        self.rows, self.switched = len(x), Layer._switched
+        self.rows, self.switched, self.updates = len(x), Layer._switched, int(mode == "step")
+        self.mark, self.steady, self.values, self.first, self.epoch = None, None, [], 0, 0
         return self
 
     def takes(self, x, y):
@@ -91,6 +94,23 @@ class _Repeat:
             except (ValueError, TypeError):
                 return False
         return self.put(x, y)
+
+    def numbers(self, trainer):
+        """Runtime scalars of the update that comes. Where its number, the epoch and settings alone decide them they are made ahead, from
+        the second step on that finds all settings as they were, for twice as many updates each time."""
+        mark = Settings.mark[0]  # before what it stands for
+        if self.mark is not mark:
+            self.mark, self.steady, self.values = mark, None, []
+        elif self.steady is None:
+            self.steady = not self.updates or all(o.steady for o in trainer._optimizers)
+        if not self.steady:
+            return trainer._values(self.held[0], self.rows, self.updates)
+        at = trainer.t - self.first
+        if not (0 <= at < len(self.values) and self.epoch == trainer.epoch):
+            count = min(max(2 * at, 2), _AHEAD) if at == len(self.values) else 2
+            self.first, self.epoch, at = trainer.t, trainer.epoch, 0
+            self.values = trainer._table(self.held[0], count, np.full(count, self.rows)).tolist()
+        return self.values[at]
 
 
 class Trainer:
@@ -338,13 +358,13 @@ class Trainer:
                 binding.set(plan.spaces["state"], self.state)
             if mode in ("micro", "update"):
                 self._sums.bind(plan, binding, mode == "micro")
-            numbers = np.zeros(max(len(plan.scalars), 1), dtype=net.dtype)
+            numbers = np.zeros(len(plan.scalars), dtype=net.dtype)
             if plan.scalars:
                 binding.set(plan.spaces["scalars"], numbers)
             out = np.zeros((), dtype=net.dtype)  # the loss; "apply" has none, nor has "update" without penalties
             if mode in ("step", "gradients", "micro", "update") and plan.outputs:
                 binding.set(plan.spaces["output 0"], out)
-            plan.run = _core.Step(binding, numbers, plan.scalars, out)
+            plan.run = _core.Step(binding, numbers, out)
             held = self._plans[key] = (plan, binding, numbers, out)
         return held
 
@@ -406,12 +426,16 @@ class Trainer:
         """The loss of a step, or of a call for gradients."""
         fast = self._fast.get(mode)
         if fast is not None and sample_weight is None and fast.takes(x, y):
-            return self._run_held(fast.held, fast.rows, int(mode == "step"))
+            return self._repeat(fast)
         arrays, labels = self._check(x, y, sample_weight, ("x", "y", "sample_weight"))
         run = self._step if mode == "step" else self._gradients
         loss = run(arrays, slice(None), arrays[0].shape[0], labels, sample_weight is not None)
         self._fast[mode] = _Repeat.of(self, mode, x, y) if sample_weight is None else None
         return loss
+
+    def _repeat(self, fast):
+        """The loss of a run whose arrays a `_Repeat` has put in place."""
+        return self._run_held(fast.held, fast.numbers(self), fast.rows, fast.updates)
 
     def _gradients(self, arrays, rows, n, labels, weighted):
         """The loss on `n` rows of checked arrays, whose gradients are left in the network."""
@@ -425,7 +449,7 @@ class Trainer:
         parts = [np.empty([n if d == BATCH else d for d in t.shape], t.dtype) for t in plan.outputs[1:]]
         for i, a in enumerate(parts, 1):
             binding.set(plan.spaces[f"output {i}"], a)
-        loss = self._run_held(held, n, 0)
+        loss = self._run_held(held, self._values(plan, n, 0), n, 0)
         net._row_gradients = {p: RowGradient.picked(*parts[3 * i:3 * i + 3], p.shape) for i, p in enumerate(plan.tables)}
         return loss
 
@@ -437,22 +461,23 @@ class Trainer:
         plan, binding, _, _ = held
         for space, i in plan.feeds:
             binding.set(space, arrays[i][rows])
-        return self._run_held(held, n, 1)
+        return self._run_held(held, self._values(plan, n, 1), n, 1)
 
-    def _run_held(self, held, n, updates, row0=0, more=()):
-        """Run a plan whose arrays are in place over `n` rows; its loss. `t` grows by `updates` where the run came to its end,
-        also if a signal's exception is raised then. `row0` is the row of the batch that the first of them is, `more` are scalars."""
+    def _values(self, plan, n, updates, more=()):
+        """Runtime scalars of a run over `n` rows, which makes the update that comes or none; `more` are others, by name."""
+        numbers = self._numbers(self.t + 1, self.epoch, n) if updates else {"rows": n}
+        numbers.update(more)
+        return [numbers[k] for k in plan.scalars]
+
+    def _run_held(self, held, values, n, updates, row0=0):
+        """Run a plan whose arrays are in place, with its scalars, over `n` rows; its loss. `t` grows by `updates` where the run came to
+        its end, also if a signal's exception is raised then. `row0` is the row of the batch that the first of them is."""
         plan, binding, _, _ = held
-        values = self._numbers(self.t + 1, self.epoch, n) if updates else {"rows": n}
-        if more:
-            values.update(more)
         before, binding.done = self.t, 0
         try:
             loss = plan.run(values, n, self.seed, before, row0)
+        finally:
             self.t = before + updates * binding.done
-        except BaseException:
-            self.t = before + updates * binding.done
-            raise
         if type(loss) is tuple:
             status, _, value, limit = loss
             self._fail(status, value, limit, before + 1)
@@ -538,7 +563,7 @@ class Trainer:
                 rows[:count], ids[:count] = kept[p].rows, kept[p].ids
             binding.set(spaces[0], rows)
             binding.set(spaces[1], ids)
-        total = self._run_held(held, n, 1, 0, more)
+        total = self._run_held(held, self._values(plan, n, 1, more), n, 1)
         return total if plan.outputs else loss
 
     # ---------------------------------------------------------------- the average of the weights
@@ -868,7 +893,7 @@ class Trainer:
             if run.each_batch:
                 self.feed = (arrays, rows)
                 run("on_batch_begin", self, epoch=self.epoch + 1, batch=len(sizes))
-            loss = self._run_held(self._fast["step"].held, n, 1) if arrays is None else self._step(arrays, rows, n, labels, weighted)
+            loss = self._repeat(self._fast["step"]) if arrays is None else self._step(arrays, rows, n, labels, weighted)
             step_losses.append(loss)
             sizes.append(n)
             if run.each_batch:
@@ -882,8 +907,6 @@ class Trainer:
 
     def _table(self, plan, count, sizes):
         """Runtime scalars of the next `count` updates, a row for each."""
-        if not plan.scalars:
-            return None
         if count < 8:  # a few are sooner made one by one
             rows = [self._numbers(self.t + 1 + s, self.epoch, n) for s, n in enumerate(sizes[:count].tolist())]
             return np.array([[values[k] for k in plan.scalars] for values in rows], dtype=self.net.dtype)

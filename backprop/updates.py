@@ -21,6 +21,7 @@ from . import functions as F
 from . import ops
 from .graph import Tensor, scalar, source
 from .lower import Assign
+from .schedules import Settings
 from .sparse import row_sum, stored, tables
 
 _EPS = 1e-6  # of torch.nn.utils.clip_grad_norm_
@@ -37,7 +38,7 @@ def _total(numbers):
     return reduce(ops.add, numbers)
 
 
-class Rules:
+class Rules(Settings):
     """What a trainer does beside the optimiser; checked on the way in. None and 0 switch a rule off.
 
     Parameters

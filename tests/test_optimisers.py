@@ -206,6 +206,79 @@ def test_rates_of_groups_are_numbers_of_one_program():
     assert moved == {"0.weight", "0.bias", "1.bias"} and len(trainer._plans) == 1
 
 
+class Doubling(bp.SGD):
+    """Numbers of its own, which nobody can know ahead."""
+
+    factor = 1.0
+
+    def numbers(self, t, lr):
+        Doubling.factor *= 2.0
+        return {"-lr": -lr * Doubling.factor * 1e-3}
+
+
+RATE = [0.1]
+
+
+def set_rate(trainer, k):
+    RATE[0] = 0.1 / (k + 1)
+
+
+def set_lr(trainer, k):
+    trainer.optimizer.schedule.lr = 0.1 / (k + 1)
+
+
+def set_schedule(trainer, k):
+    trainer.optimizer.schedule = schedules.Exponential(0.1, 0.01 * k, unit="step")
+
+
+def set_back(trainer, k):
+    trainer.t = 3 * k
+
+
+def set_epoch(trainer, k):
+    trainer.epoch = k
+
+
+def set_ema(trainer, k):
+    trainer.rules.ema = 0.9 / (k + 1)
+
+
+@pytest.mark.parametrize("make_optimizer, change, rules", [
+    (lambda: bp.Adam(0.1), set_lr, {}),
+    (lambda: bp.AdamW(0.1), set_schedule, {}),
+    (lambda: bp.Adam(0.1), set_back, {}),
+    (lambda: bp.Adam(0.1), set_ema, {"ema": 0.9}),
+    (lambda: bp.SGD(schedules.Step(0.1, every=1)), set_epoch, {}),
+    (lambda: bp.SGD(schedules.ReduceOnPlateau(0.1, patience=0)), lambda trainer, k: trainer.optimizer.schedule.update(1.0), {}),
+    (lambda: bp.Adam(lambda t: RATE[0]), set_rate, {}),
+    (lambda: Doubling(0.1), lambda trainer, k: None, {}),
+    (lambda: bp.RMSprop(0.1, groups={"1.*": {"lr": schedules.Cosine(0.1, total=50)}}),
+     lambda trainer, k: setattr(trainer._optimizers[1].schedule, "total", 60.0 + k), {}),
+], ids=["lr", "schedule", "update", "ema", "epoch", "plateau", "function", "numbers", "group"])
+def test_numbers_made_ahead_are_those_of_the_update_that_comes(make_optimizer, change, rules):
+    trained = []
+    for ahead in (True, False):
+        RATE[0], Doubling.factor = 0.1, 1.0
+        trainer = make(make_optimizer(), **rules)
+        for k in range(50):
+            if k in (1, 2, 20, 21, 30):
+                change(trainer, k)
+            if not ahead:
+                trainer._fast.clear()
+            trainer.step(X, Y)
+        assert ahead == (len(trainer._fast["step"].values) > 1) or not all(o.steady for o in trainer._optimizers)
+        trained.append((trainer.t, trainer.net.flat_parameters.tobytes(), trainer.state.tobytes()))
+    assert trained[0] == trained[1]
+
+
+def test_a_function_is_asked_for_each_rate_when_its_update_comes():
+    asked = []
+    trainer = make(bp.Adam(lambda t: asked.append((t, trainer.t)) or 0.1))
+    for _ in range(9):
+        trainer.step(X, Y)
+    assert asked == [(t, t) for t in range(9)]
+
+
 def test_slots_are_those_of_all_groups():
     trainer = make(bp.SGD(0.1, groups={"1.*": {"momentum": 0.9}}))
     trainer.step(X, Y)
