@@ -51,7 +51,7 @@ class _Repeat:
     """A step, or a call for gradients, like the one before: arrays of the same shapes and dtypes, inputs that need no conversion. What
     is left to check is done on the way in, so that a small network's step is not mostly checks."""
 
-    __slots__ = ("held", "rows", "switched", "check", "put", "updates", "mark", "steady", "values", "first", "epoch")
+    __slots__ = ("held", "rows", "switched", "check", "put", "updates", "ahead")
 
     @classmethod
     def of(cls, trainer, mode, x, y):
@@ -81,7 +81,7 @@ class _Repeat:
                                (np.empty(x.shape, np.int32) if words else None, labels), (limit, output.shape[-1]),
                                (False, self.check is None and labels is None))
         self.rows, self.switched, self.updates = len(x), Layer._switched, int(mode == "step")
-        self.mark, self.steady, self.values, self.first, self.epoch = None, None, [], 0, 0
+        self.ahead = None, 0, 0, []  # mark of the settings, update and epoch of the first, and the numbers; one tuple, for a signal may come
         return self
 
     def takes(self, x, y):
@@ -99,18 +99,21 @@ class _Repeat:
         """Runtime scalars of the update that comes. Where its number, the epoch and settings alone decide them they are made ahead, from
         the second step on that finds all settings as they were, for twice as many updates each time."""
         mark = Settings.mark[0]  # before what it stands for
-        if self.mark is not mark:
-            self.mark, self.steady, self.values = mark, None, []
-        elif self.steady is None:
-            self.steady = not self.updates or all(o.steady for o in trainer._optimizers)
-        if not self.steady:
+        known, first, epoch, values = self.ahead
+        if known is not mark:
+            values = None
+            self.ahead = mark, 0, 0, []
+        elif values == [] and self.updates and not all(o.steady for o in trainer._optimizers):
+            values = None
+            self.ahead = mark, 0, 0, None
+        if values is None:
             return trainer._values(self.held[0], self.rows, self.updates)
-        at = trainer.t - self.first
-        if not (0 <= at < len(self.values) and self.epoch == trainer.epoch):
-            count = min(max(2 * at, 2), _AHEAD) if at == len(self.values) else 2
-            self.first, self.epoch, at = trainer.t, trainer.epoch, 0
-            self.values = trainer._table(self.held[0], count, np.full(count, self.rows)).tolist()
-        return self.values[at]
+        at = trainer.t - first
+        if not (0 <= at < len(values) and epoch == trainer.epoch):
+            count = min(max(2 * at, 2), _AHEAD) if at == len(values) else 2
+            values, at = trainer._table(self.held[0], count, np.full(count, self.rows)).tolist(), 0
+            self.ahead = mark, trainer.t, trainer.epoch, values
+        return values[at]
 
 
 class Trainer:
@@ -476,8 +479,10 @@ class Trainer:
         before, binding.done = self.t, 0
         try:
             loss = plan.run(values, n, self.seed, before, row0)
-        finally:
             self.t = before + updates * binding.done
+        except BaseException:  # not `finally`: a signal's may come within it, before the line that counts
+            self.t = before + updates * binding.done
+            raise
         if type(loss) is tuple:
             status, _, value, limit = loss
             self._fail(status, value, limit, before + 1)

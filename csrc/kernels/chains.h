@@ -65,6 +65,13 @@ INLINE void chain_one(int chain, chain_values *c)
     case BP_CHAIN_TANH_GRADIENT: y[0] = v_mul(x[1], v_sub(s[0], v_mul(x[0], x[0]))); break;
     case BP_CHAIN_LOGISTIC: y[0] = v_logistic(v_add(x[0], x[1])); break;
     case BP_CHAIN_LOGISTIC_GRADIENT: y[0] = v_mul(x[1], v_mul(x[0], v_sub(s[0], x[0]))); break;
+    case BP_CHAIN_DROPOUT:
+        y[0] = v_mul(op_le(s[0], x[0]), s[1]);
+        y[1] = v_mul(x[1], y[0]);
+        break;
+    case BP_CHAIN_TANH_SLOPE: y[0] = v_sub(s[0], v_mul(x[0], x[0])); break;
+    case BP_CHAIN_PRODUCT: y[0] = v_mul(v_mul(x[0], x[1]), x[2]); break;
+    case BP_CHAIN_PRODUCT_WHERE: y[0] = v_select(v_ne(x[2], v_zero()), v_mul(x[0], x[1]), s[0]); break;
     }
 }
 

@@ -113,6 +113,10 @@ static void random_uniform(void *dst, int64_t rows, int64_t cols, uint64_t seed,
             continue;
         }
         random_blocks(column, row, node, (uint32_t)step, keys, u);
+        if (whole) { /* and so is the last */
+            memcpy((real *)dst + at_row * cols + 4 * (at - first), u, (size_t)(4 * left) * sizeof(real));
+            break;
+        }
         for (int64_t q = 0; q < RANDOM_BLOCKS && at_row < rows;) { /* one run of blocks for each row, cut to the tile */
             int64_t run = end - at < RANDOM_BLOCKS - q ? end - at : RANDOM_BLOCKS - q;
             int64_t from = 4 * at - col0, to = from + 4 * run, skip = from < 0 ? -from : 0;
