@@ -359,7 +359,14 @@ static void transpose(int64_t rows, int64_t cols, const void *src_, int64_t lds,
 {
     const real *src = src_;
     real *dst = dst_;
-    for (int64_t j = 0; j < cols; j += VL)
+    int64_t j = 0;
+    for (; rows == 2 && ldd == 2 && j + VL <= cols; j += VL) {
+        vec r[2] = {v_load(src + j), v_load(src + lds + j)};
+        v_zip(r);
+        v_store(dst + 2 * j, r[0]);
+        v_store(dst + 2 * j + VL, r[1]);
+    }
+    for (; j < cols; j += VL)
         for (int64_t i = 0; i < rows; i += VL) {
             const int64_t ni = rows - i, nj = cols - j;
             vec r[VL];

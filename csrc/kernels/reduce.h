@@ -85,6 +85,12 @@ INLINE real reduce_row(int kind, const real *x, int64_t n)
  * of rows that are not there hold 0. */
 INLINE void load_columns(vec *t, const real *src, int64_t ld, int64_t rows, int64_t cols)
 {
+    if (cols == 2 && ld == 2 && rows >= VL) {             /* pairs, as of two classes */
+        t[0] = v_load(src);
+        t[1] = v_load(src + VL);
+        v_unzip(t);
+        return;
+    }
     for (int64_t j = 0; j < cols; j += VL) {
         int64_t n = cols - j;
         vec r[VL];
@@ -101,6 +107,13 @@ INLINE void load_columns(vec *t, const real *src, int64_t ld, int64_t rows, int6
 }
 INLINE void store_columns(const vec *t, real *dst, int64_t ld, int64_t rows, int64_t cols)
 {
+    if (cols == 2 && ld == 2 && rows >= VL) {
+        vec pairs[2] = {t[0], t[1]};
+        v_zip(pairs);
+        v_store(dst, pairs[0]);
+        v_store(dst + VL, pairs[1]);
+        return;
+    }
     for (int64_t j = 0; j < cols; j += VL) {
         int64_t n = cols - j;
         vec r[VL];

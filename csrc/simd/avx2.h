@@ -12,6 +12,7 @@
  *   v_mul_error(a, b, p)   a b - p, exactly, for p = v_mul(a, b)
  *   v_rint             the nearest integer, of two the even one; keeps the sign of zero
  *   v_transpose(r)     r[i] lane j <-> r[j] lane i, for VL registers r[0..VL)
+ *   v_unzip(r)         of the 2 VL numbers of r[0] and r[1] those of even place to r[0], those of odd place to r[1]; v_zip(r) puts them back
  *   v_sqrt, v_div      correctly rounded, whatever they start from
  *   v_as_int, i_as_vec the same bits under the other type
  *   i_add ... i_shr    on unsigned lanes (so they wrap); i_shl and i_shr shift zeros in, by a constant
@@ -118,6 +119,22 @@ INLINE void v_transpose(vec r[8])
     v_transpose_halves(r, a, b, c, d);
     v_transpose_halves(r + 4, e, f, g, h);
 }
+INLINE vec v_middle_swapped(vec a) /* of four quarters */
+{
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(a), 0xd8));
+}
+INLINE void v_unzip(vec r[2])
+{
+    vec odd = _mm256_shuffle_ps(r[0], r[1], 0xdd);
+    r[0] = v_middle_swapped(_mm256_shuffle_ps(r[0], r[1], 0x88));
+    r[1] = v_middle_swapped(odd);
+}
+INLINE void v_zip(vec r[2])
+{
+    vec lo = _mm256_unpacklo_ps(r[0], r[1]), hi = _mm256_unpackhi_ps(r[0], r[1]);
+    r[0] = _mm256_permute2f128_ps(lo, hi, 0x20);
+    r[1] = _mm256_permute2f128_ps(lo, hi, 0x31);
+}
 #else
 typedef double real;
 typedef int64_t sint;
@@ -198,6 +215,18 @@ INLINE void v_transpose(vec r[4])
     r[1] = _mm256_unpackhi_pd(a0, a1);
     r[2] = _mm256_unpacklo_pd(b0, b1);
     r[3] = _mm256_unpackhi_pd(b0, b1);
+}
+INLINE void v_unzip(vec r[2])
+{
+    vec odd = _mm256_unpackhi_pd(r[0], r[1]);
+    r[0] = _mm256_permute4x64_pd(_mm256_unpacklo_pd(r[0], r[1]), 0xd8);
+    r[1] = _mm256_permute4x64_pd(odd, 0xd8);
+}
+INLINE void v_zip(vec r[2])
+{
+    vec lo = _mm256_unpacklo_pd(r[0], r[1]), hi = _mm256_unpackhi_pd(r[0], r[1]);
+    r[0] = _mm256_permute2f128_pd(lo, hi, 0x20);
+    r[1] = _mm256_permute2f128_pd(lo, hi, 0x31);
 }
 #endif
 INLINE ivec i_load(const uint_ *p) { return _mm256_loadu_si256((const __m256i *)p); }

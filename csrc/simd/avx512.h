@@ -112,6 +112,20 @@ INLINE void v_transpose(vec r[16])
     v_transpose_quarters(r + 2, r + 6, r + 10, r + 14);
     v_transpose_quarters(r + 3, r + 7, r + 11, r + 15);
 }
+INLINE void v_unzip(vec r[2])
+{
+    const ivec even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    vec odd = _mm512_permutex2var_ps(r[0], _mm512_add_epi32(even, _mm512_set1_epi32(1)), r[1]);
+    r[0] = _mm512_permutex2var_ps(r[0], even, r[1]);
+    r[1] = odd;
+}
+INLINE void v_zip(vec r[2])
+{
+    const ivec lower = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    vec upper = _mm512_permutex2var_ps(r[0], _mm512_add_epi32(lower, _mm512_set1_epi32(8)), r[1]);
+    r[0] = _mm512_permutex2var_ps(r[0], lower, r[1]);
+    r[1] = upper;
+}
 #else
 typedef double real;
 typedef int64_t sint;
@@ -186,6 +200,20 @@ INLINE void v_transpose(vec r[8])
     v_transpose_within(r + 6);
     v_transpose_quarters(r, r + 2, r + 4, r + 6);
     v_transpose_quarters(r + 1, r + 3, r + 5, r + 7);
+}
+INLINE void v_unzip(vec r[2])
+{
+    const ivec even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+    vec odd = _mm512_permutex2var_pd(r[0], _mm512_add_epi64(even, _mm512_set1_epi64(1)), r[1]);
+    r[0] = _mm512_permutex2var_pd(r[0], even, r[1]);
+    r[1] = odd;
+}
+INLINE void v_zip(vec r[2])
+{
+    const ivec lower = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    vec upper = _mm512_permutex2var_pd(r[0], _mm512_add_epi64(lower, _mm512_set1_epi64(4)), r[1]);
+    r[0] = _mm512_permutex2var_pd(r[0], lower, r[1]);
+    r[1] = upper;
 }
 #endif
 INLINE ivec i_load(const uint_ *p) { return _mm512_loadu_si512(p); }

@@ -55,6 +55,18 @@ INLINE void v_transpose(vec r[4])
     r[2] = vzip1q_f32(x.val[1], y.val[1]);
     r[3] = vzip2q_f32(x.val[1], y.val[1]);
 }
+INLINE void v_unzip(vec r[2])
+{
+    vec odd = vuzp2q_f32(r[0], r[1]);
+    r[0] = vuzp1q_f32(r[0], r[1]);
+    r[1] = odd;
+}
+INLINE void v_zip(vec r[2])
+{
+    vec upper = vzip2q_f32(r[0], r[1]);
+    r[0] = vzip1q_f32(r[0], r[1]);
+    r[1] = upper;
+}
 #else
 typedef double real;
 typedef int64_t sint;
@@ -101,6 +113,8 @@ INLINE void v_transpose(vec r[2])
     r[1] = vzip2q_f64(r[0], r[1]);
     r[0] = x;
 }
+INLINE void v_unzip(vec r[2]) { v_transpose(r); }
+INLINE void v_zip(vec r[2]) { v_transpose(r); }
 #endif
 INLINE vec v_loadn(const real *p, int64_t n)
 {

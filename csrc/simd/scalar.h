@@ -145,3 +145,25 @@ INLINE void v_transpose(vec r[VL])
             r[j][i] = x;
         }
 }
+INLINE void v_unzip(vec r[2])
+{
+    vec even = r[0], odd = r[1];
+    for (int i = 0; i < VL; i++) {
+        even[i] = r[2 * i / VL][2 * i % VL];
+        odd[i] = r[2 * i / VL][2 * i % VL + 1];
+    }
+    r[0] = even;
+    r[1] = odd;
+}
+INLINE void v_zip(vec r[2])
+{
+    vec lower = r[0], upper = r[1];
+    for (int i = 0; i < VL / 2; i++) {
+        lower[2 * i] = r[0][i];
+        lower[2 * i + 1] = r[1][i];
+        upper[2 * i] = r[0][VL / 2 + i];
+        upper[2 * i + 1] = r[1][VL / 2 + i];
+    }
+    r[0] = lower;
+    r[1] = upper;
+}
