@@ -357,6 +357,9 @@ static void find_chains(reader *d, bp_map *m, const char *is_scalar, const int *
                 m->ns -= op_ns(m->ops[first + i].op);
             m->ns += form->ns;
             m->n_chains++;
+            m->unbroken = form->steps == m->n_ops - m->n_scalar_ops;
+            for (int i = 0; i < form->results; i++)
+                m->unbroken &= m->ops[first + kept->out[i]].store >= 0;
             first += form->steps - 1;
             break;
         }

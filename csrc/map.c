@@ -1,7 +1,7 @@
 /* map.c: elementwise programs over a region of a matrix, block by block.
  *
  * A block is a run of at most BP_BLOCK_BYTES of numbers that every operation of the map sees as one vector: either several
- * whole rows of the region, one after the other, or a piece of one row. Operands are pointed to where they lie whenever
+ * whole rows of the region, one after the other, or a piece of one row, of any length where one chain makes it all. Operands are pointed to where they lie whenever
  * that run is contiguous there; only what is strided (FULL) or repeated (ROW, COL) is first brought into a register.
  * So intermediate values stay in L1, and an operation costs one indirect call for about a thousand numbers. */
 #include "program.h"
@@ -122,9 +122,9 @@ void bp_map_region(void *context, int thread, int64_t r0, int64_t r1, int64_t c0
         tall = tall < height ? tall : height;
     }
     const int piece = tall == 1;             /* blocks are pieces of one row: which operand variants apply */
-    const int64_t wide = piece ? most : width;
     stream far[STREAMS];
     const int n_far = piece && height > 1 ? far_streams(x, m, r0, c0, block, far) : 0;
+    const int64_t wide = piece && (n_far || !m->unbroken) ? most : width;
 
     memcpy(slots, x->slots, (size_t)m->n_slots * sizeof *slots);
     if (!piece)

@@ -64,6 +64,7 @@ typedef struct {
     int updates;              /* whether it reads and writes one of them */
     int used;                 /* by instructions: 0 none, 1 some, 2 one in row blocks */
     int n_chains;
+    int unbroken;             /* one chain makes it all and stores what it makes, so that no register limits a piece of a row */
     double ns;                /* predicted time per element */
     bp_load *loads;
     bp_op *ops;
