@@ -127,7 +127,7 @@ class Optimizer(Settings):
             return {name: [row[name] for row in rows] for name in rows[0]}
         lr = (np.full(count, schedule.lr, "float64") if type(schedule) is Constant else
               np.array([schedule.rate(t - 1 + s, epoch) for s in range(count)], "float64"))
-        return self._named(np.arange(t, t + count), lr)
+        return {name: np.broadcast_to(column, count) for name, column in self._named(np.arange(t, t + count), lr).items()}
 
     def _named(self, t, lr):
         if self.lr_decay:
@@ -287,8 +287,8 @@ class Adam(Optimizer):
 
     @_elementwise
     def numbers(self, t, lr):
-        b1, b2 = self.betas
-        return {"-lr/c1": -lr / (1.0 - _power(b1, t)), "1/sqrt(c2)": 1.0 / _sqrt(1.0 - _power(b2, t))}
+        root = _sqrt(1.0 - _power(self.betas[1], t))
+        return {"-lr*sqrt(c2)/c1": -lr * root / (1.0 - _power(self.betas[0], t)), "eps*sqrt(c2)": self.eps * root}
 
     def _moments(self, g, state):
         b1, b2 = self.betas
@@ -301,8 +301,8 @@ class Adam(Optimizer):
     def update(self, p, g, state):
         p, g = self._decayed(p, g)
         new = self._moments(g, state)
-        denominator = ops.fma(ops.sqrt(self._second(new, state)), self.scalar("1/sqrt(c2)"), self.eps)
-        return ops.fma(new["m"] / denominator, self.scalar("-lr/c1"), p), new
+        denominator = ops.sqrt(self._second(new, state)) + self.scalar("eps*sqrt(c2)")  # both sides times sqrt(c2)
+        return ops.fma(new["m"] / denominator, self.scalar("-lr*sqrt(c2)/c1"), p), new
 
 
 class AdamW(Adam):
@@ -351,12 +351,7 @@ class SparseAdam(Adam):
 
     @_elementwise
     def numbers(self, t, lr):
-        b1, b2 = self.betas
-        return {"-lr*sqrt(c2)/c1": -lr * _sqrt(1.0 - _power(b2, t)) / (1.0 - _power(b1, t))}
-
-    def update(self, p, g, state):
-        new = self._moments(g, state)
-        return ops.fma(new["m"] / (ops.sqrt(new["v"]) + self.eps), self.scalar("-lr*sqrt(c2)/c1"), p), new
+        return super().numbers(t, lr) | {"eps*sqrt(c2)": self.eps}
 
 
 class Adagrad(Optimizer):

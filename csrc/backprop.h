@@ -44,7 +44,7 @@ typedef struct { const char *name; int arity; const char *algebra; } bp_op_row;
 extern const bp_op_row bp_map_rows[BP_MAP_COUNT];          /* ops.c: names for Python and the tests */
 extern const char *const bp_reduce_names[BP_REDUCE_COUNT];
 extern const char *const bp_instr_names[BP_INSTR_COUNT];
-enum { BP_CHAIN_STEPS = 10, BP_CHAIN_VECTORS = 5, BP_CHAIN_NUMBERS = 8, BP_CHAIN_RESULTS = 4 }; /* the most of a chain */
+enum { BP_CHAIN_STEPS = 10, BP_CHAIN_VECTORS = 5, BP_CHAIN_NUMBERS = 7, BP_CHAIN_RESULTS = 4 }; /* the most of a chain */
 typedef struct { int op, operand[3], kept; } bp_chain_step; /* operand x: input x (numbers begin at VECTORS), or -1 - i: step i */
 typedef struct {
     const char *name;

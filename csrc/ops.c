@@ -6,7 +6,7 @@ const bp_op_row bp_map_rows[BP_MAP_COUNT] = {
 #include "ops.def"
 };
 
-enum { X0, X1, X2, X3, X4, S0 = BP_CHAIN_VECTORS, S1, S2, S3, S4, S5, S6, S7, HIDDEN = 0, KEPT = 1 };
+enum { X0, X1, X2, X3, X4, S0 = BP_CHAIN_VECTORS, S1, S2, S3, S4, S5, S6, HIDDEN = 0, KEPT = 1 };
 #define R(i) (-1 - (i))
 const bp_chain_row bp_chain_rows[BP_CHAIN_COUNT] = {
 #define BP_CHAIN(NAME, name, vectors, numbers, results, ns, ...)                                                       \

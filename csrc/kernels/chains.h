@@ -26,10 +26,10 @@ INLINE void moments(chain_values *c)
     c->y[1] = v_fma(x[2], s[3], v_mul(v_mul(x[0], x[0]), s[2]));
 }
 
-/* p + s6 m / (s4 sqrt v + s5) */
+/* p + s5 m / (sqrt v + s4) */
 INLINE vec adam_step(const chain_values *c, vec m, vec v, vec p)
 {
-    return v_fma(v_div(m, v_fma(root(c, v), c->s[4], c->s[5])), c->s[6], p);
+    return v_fma(v_div(m, v_add(root(c, v), c->s[4])), c->s[5], p);
 }
 
 /* y from x and s; every line has the operations of its row in ops.def, in their order. `chain` is a constant, so one case is left. */
@@ -42,9 +42,9 @@ INLINE void chain_one(int chain, chain_values *c)
         moments(c);
         y[2] = adam_step(c, y[0], y[1], x[3]);
         break;
-    case BP_CHAIN_ADAMW: /* s7 p for p */
+    case BP_CHAIN_ADAMW: /* s6 p for p */
         moments(c);
-        y[2] = adam_step(c, y[0], y[1], v_mul(x[3], s[7]));
+        y[2] = adam_step(c, y[0], y[1], v_mul(x[3], s[6]));
         break;
     case BP_CHAIN_AMSGRAD: /* w' = max(w, v') for v' */
         moments(c);
