@@ -125,6 +125,14 @@ static const uint16_t *chunk_of(const plan *s, const void *packed, int64_t lines
     return (const uint16_t *)packed + p0 * lines + low * min64(KC, s->steps - p0);
 }
 
+/* Where `count` lines of it lie, or those of them that there are. */
+static bp_stretch stretch_of(const plan *s, const void *packed, int64_t lines, int64_t low, int64_t count, int64_t p0)
+{
+    if (low >= lines) return (bp_stretch){NULL, NULL};
+    const uint16_t *const at = chunk_of(s, packed, lines, low, p0);
+    return (bp_stretch){(const char *)at, (const char *)(at + min64(count, lines - low) * min64(KC, s->steps - p0))};
+}
+
 static void run_block(void *arg, int64_t task, int thread)
 {
     const plan *s = arg;
@@ -137,10 +145,10 @@ static void run_block(void *arg, int64_t task, int thread)
     int64_t p0 = 0;
     do { /* once even if k == 0: that writes the zeros */
         const int64_t kc = min64(KC, s->steps - p0), next = p0 + kc;
-        const int64_t j = next < s->steps ? c0 : c0 + s->nc, p = next < s->steps ? next : 0; /* B's next chunk, or the next block's first */
-        const int64_t ahead = max64(min64(s->nc, s->lines_b - j), 0) * min64(KC, s->steps - p) * (int64_t)sizeof(uint16_t);
+        const int last = next >= s->steps; /* then the next block's first chunks come next */
+        const int64_t p = last ? 0 : next, i = last ? (task + 1) / s->blocks_n * s->mc : r0, j = last ? (task + 1) % s->blocks_n * s->nc : c0;
         s->tiles->block(rows, cols, kc / BP_TILE_STEPS, chunk_of(s, s->a, s->lines_a, r0, p0), chunk_of(s, s->b, s->lines_b, c0, p0),
-                        sums, ld, p0 > 0, (const char *)chunk_of(s, s->b, s->lines_b, j, p), ahead);
+                        sums, ld, p0 > 0, stretch_of(s, s->a, s->lines_a, i, s->mc, p), stretch_of(s, s->b, s->lines_b, j, s->nc, p));
         p0 = next;
     } while (p0 < s->steps);
     s->tiles->end();

@@ -98,12 +98,19 @@ static void pack(int is_b, int64_t low, int64_t high, int64_t lines, int64_t k, 
     else pack_panels(0, low, high, lines, k, src, line, step, dst);
 }
 
+/* Asks for a line of what is wanted next. */
+INLINE void ask(bp_stretch *next)
+{
+    if (next->at >= next->end) return;
+    _mm_prefetch(next->at, _MM_HINT_T1);
+    next->at += 64;
+}
+
 /* ------------------------------------------------------------------ the product on tiles */
 
 /* C of 2 x 2 tiles, tiles 0-3, which it leaves there; 4, 5: A, 6, 7: B. Those of the C before go to their place, `last`, if there was
  * one, while this one begins: a load that comes after the store of a tile waits for it, and so would all of this one's. */
-INLINE void four(int64_t tiles, const uint16_t *a, const uint16_t *b, const float *c, int64_t ldc, int add, float *last, const char **next,
-                 const char *end)
+INLINE void four(int64_t tiles, const uint16_t *a, const uint16_t *b, const float *c, int64_t ldc, int add, float *last, bp_stretch *next)
 {
     const size_t row = (size_t)ldc * sizeof *c;
     const int64_t panel = tiles * BP_TILE, down = 16 * ldc;
@@ -134,8 +141,7 @@ INLINE void four(int64_t tiles, const uint16_t *a, const uint16_t *b, const floa
         _tile_loadd(4, a, 64);
         _tile_loadd(7, b + panel, 64);
         _tile_loadd(5, a + panel, 64);
-        if (*next < end) /* 4 lines a step: a chunk of B while a block of 256 rows uses the one before */
-            for (int q = 0; q < 4; q++, *next += 64) _mm_prefetch(*next, _MM_HINT_T1);
+        for (int q = 0; q < 4; q++) ask(next); /* lines a step: a chunk of B while a block of 256 rows uses the one before */
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(2, 5, 6);
@@ -144,9 +150,8 @@ INLINE void four(int64_t tiles, const uint16_t *a, const uint16_t *b, const floa
 }
 
 static void block(int64_t m, int64_t n, int64_t tiles, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc, int add,
-                  const char *next, int64_t ahead)
+                  bp_stretch next_a, bp_stretch next_b)
 {
-    const char *const end = next + ahead;
     const size_t row = (size_t)ldc * sizeof *c;
     float *last = NULL;
     if (tiles == 0) /* once even without products: that writes the zeros */
@@ -155,9 +160,10 @@ static void block(int64_t m, int64_t n, int64_t tiles, const uint16_t *a, const 
         for (int64_t i = 0; i < m; i += 32)
             for (int64_t j = 0; j < n; j += 32) {
                 float *const cij = c + i * ldc + j;
-                four(tiles, a + i * tiles * BP_TILE_STEPS, b + j * tiles * BP_TILE_STEPS, cij, ldc, add, last, &next, end);
+                four(tiles, a + i * tiles * BP_TILE_STEPS, b + j * tiles * BP_TILE_STEPS, cij, ldc, add, last, &next_b);
                 last = cij;
             }
+    (void)next_a; /* rows of A stay in L2, 2 MB where there are tiles */
     if (last) {
         _tile_stored(0, last, row);
         _tile_stored(1, last + 16, row);
@@ -194,7 +200,7 @@ const bp_tiles bp_tiles_amx = {.begin = begin, .end = end, .pack = pack, .block 
 enum { ROWS = 8 }; /* of C in registers, beside two panels of columns: 16 chains, for a dot product takes 6 cycles */
 
 /* C[0:ROWS, 0:32] (+)= A B for ROWS lines of A and two panels of B. */
-INLINE void dots(int64_t tiles, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc, int add)
+INLINE void dots(int64_t tiles, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc, int add, bp_stretch *next_a, bp_stretch *next_b)
 {
     const int64_t panel = tiles * BP_TILE;
     __m512 acc[ROWS][2];
@@ -203,7 +209,9 @@ INLINE void dots(int64_t tiles, const uint16_t *a, const uint16_t *b, float *c, 
         acc[i][0] = add ? v_load(c + i * ldc) : v_zero();
         acc[i][1] = add ? v_load(c + i * ldc + VL) : v_zero();
     }
-    for (int64_t s = 0; s < tiles; s++, a += BP_TILE, b += BP_TILE)
+    for (int64_t s = 0; s < tiles; s++, a += BP_TILE, b += BP_TILE) {
+        ask(next_a); /* a line a step: both chunks while a block of 256 rows and columns uses the ones before */
+        ask(next_b);
 #pragma GCC unroll 4
         for (int p = 0; p < BP_TILE_STEPS; p += 2) { /* B(p:p+2, :) lies at p * 16, A(i, p:p+2) at i * 32 + p */
             const uint16_t *bp = b + p * BP_TILE_LINES;
@@ -217,6 +225,7 @@ INLINE void dots(int64_t tiles, const uint16_t *a, const uint16_t *b, float *c, 
                 acc[i][1] = _mm512_dpbf16_ps(acc[i][1], x, b1);
             }
         }
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; i++) {
         v_store(c + i * ldc, acc[i][0]);
@@ -225,15 +234,13 @@ INLINE void dots(int64_t tiles, const uint16_t *a, const uint16_t *b, float *c, 
 }
 
 static void dot_block(int64_t m, int64_t n, int64_t tiles, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc, int add,
-                      const char *next, int64_t ahead)
+                      bp_stretch next_a, bp_stretch next_b)
 {
     for (int64_t j = 0; j < n; j += 2 * BP_TILE_LINES) /* two panels of B, 16 KB of a chunk, stay in L1 */
         for (int64_t i = 0; i < m; i += ROWS) {
             const uint16_t *ai = a + i / BP_TILE_LINES * tiles * BP_TILE + i % BP_TILE_LINES * BP_TILE_STEPS;
-            dots(tiles, ai, b + j * tiles * BP_TILE_STEPS, c + i * ldc + j, ldc, add);
+            dots(tiles, ai, b + j * tiles * BP_TILE_STEPS, c + i * ldc + j, ldc, add, &next_a, &next_b);
         }
-    (void)next;
-    (void)ahead;
 }
 
 static void nothing(void) {}

@@ -102,6 +102,7 @@ struct bp_kernels {
  * s0 = s / CHUNK * CHUNK is the chunk's first tile and c = min(CHUNK, ceil(k/32) - s0) are its tiles. In a tile step p of line i
  * lies at i*32 + p for A, at p/2*32 + i*2 + p%2 for B. */
 enum { BP_TILE_LINES = 16, BP_TILE_STEPS = 32, BP_TILE = BP_TILE_LINES * BP_TILE_STEPS, BP_TILE_CHUNK = 8 };
+typedef struct { const char *at, *end; } bp_stretch; /* of memory */
 typedef struct {
     void (*begin)(void);                        /* before `block`, on the thread that runs it, and after it: the processor's */
     void (*end)(void);                          /* tiles are then free again, as at every call */
@@ -110,10 +111,10 @@ typedef struct {
     void (*pack)(int is_b, int64_t low, int64_t high, int64_t lines, int64_t k, const float *src, int64_t line, int64_t step,
                  uint16_t *dst);
     /* C[i,j] = (add ? C[i,j] : 0) + the products of `tiles` <= CHUNK tiles, pair of steps by pair of steps ascending: steps 2p, 2p+1
-     * as the processor adds them. a and b are the first tiles of a chunk's panels; m and n are multiples of two panels' lines. The
-     * bytes [next, next + ahead) will be wanted soon. */
+     * as the processor adds them. a and b are the first tiles of a chunk's panels; m and n are multiples of two panels' lines. What
+     * next_a and next_b are will be wanted soon. */
     void (*block)(int64_t m, int64_t n, int64_t tiles, const uint16_t *a, const uint16_t *b, float *c, int64_t ldc, int add,
-                  const char *next, int64_t ahead);
+                  bp_stretch next_a, bp_stretch next_b);
     double (*peak)(int64_t rounds, double *sink); /* as fma_peak */
     double ns;                                  /* of a multiplication with its addition, on one core, roughly */
 } bp_tiles;
