@@ -1,8 +1,9 @@
 /* map.c: elementwise programs over a region of a matrix, block by block.
  *
  * A block is a run of at most BP_BLOCK_BYTES of numbers that every operation of the map sees as one vector: either several
- * whole rows of the region, one after the other, or a piece of one row, of any length where one chain makes it all. Operands are pointed to where they lie whenever
- * that run is contiguous there; only what is strided (FULL) or repeated (ROW, COL) is first brought into a register.
+ * whole rows of the region, one after the other, or a piece of one row, which may be longer where one chain makes it all. Operands are
+ * pointed to where they lie whenever that run is contiguous there; only what is strided (FULL) or repeated (ROW, COL) is first brought
+ * into a register.
  * So intermediate values stay in L1, and an operation costs one indirect call for about a thousand numbers. */
 #include "program.h"
 #include <string.h>
