@@ -81,7 +81,8 @@ class _Repeat:
                                (np.empty(x.shape, np.int32) if words else None, labels), (limit, output.shape[-1]),
                                (False, self.check is None and labels is None))
         self.rows, self.switched, self.updates = len(x), Layer._switched, int(mode == "step")
-        self.ahead = None, 0, 0, []  # mark of the settings, update and epoch of the first, and the numbers; one tuple, for a signal may come
+        # The settings' mark, the epoch (None: no numbers ahead), the first update and the numbers: one tuple, for a signal may come.
+        self.ahead = None, 0, 0, []
         return self
 
     def takes(self, x, y):
@@ -99,21 +100,20 @@ class _Repeat:
         """Runtime scalars of the update that comes. Where its number, the epoch and settings alone decide them they are made ahead, from
         the second step on that finds all settings as they were, for twice as many updates each time."""
         mark = Settings.mark[0]  # before what it stands for
-        known, first, epoch, values = self.ahead
-        if known is not mark:
-            values = None
-            self.ahead = mark, 0, 0, []
-        elif values == [] and self.updates and not all(o.steady for o in trainer._optimizers):
-            values = None
-            self.ahead = mark, 0, 0, None
-        if values is None:
-            return trainer._values(self.held[0], self.rows, self.updates)
+        known, epoch, first, values = self.ahead
         at = trainer.t - first
-        if not (0 <= at < len(values) and epoch == trainer.epoch):
-            count = min(max(2 * at, 2), _AHEAD) if at == len(values) else 2
-            values, at = trainer._table(self.held[0], count, np.full(count, self.rows)).tolist(), 0
-            self.ahead = mark, trainer.t, trainer.epoch, values
-        return values[at]
+        if known is mark and 0 <= at < len(values) and epoch == trainer.epoch:
+            return values[at]
+        if known is not mark:
+            self.ahead = mark, 0, 0, []
+        elif epoch is not None:
+            if values or not self.updates or all(o.steady for o in trainer._optimizers):
+                count = min(max(2 * at, 2), _AHEAD) if at == len(values) else 2
+                values = trainer._table(self.held[0], count, np.full(count, self.rows)).tolist()
+                self.ahead = mark, trainer.epoch, trainer.t, values
+                return values[0]
+            self.ahead = mark, None, 0, []
+        return trainer._values(self.held[0], self.rows, self.updates)
 
 
 class Trainer:
@@ -429,16 +429,12 @@ class Trainer:
         """The loss of a step, or of a call for gradients."""
         fast = self._fast.get(mode)
         if fast is not None and sample_weight is None and fast.takes(x, y):
-            return self._repeat(fast)
+            return self._run_held(fast.held, fast.numbers(self), fast.rows, fast.updates)
         arrays, labels = self._check(x, y, sample_weight, ("x", "y", "sample_weight"))
         run = self._step if mode == "step" else self._gradients
         loss = run(arrays, slice(None), arrays[0].shape[0], labels, sample_weight is not None)
         self._fast[mode] = _Repeat.of(self, mode, x, y) if sample_weight is None else None
         return loss
-
-    def _repeat(self, fast):
-        """The loss of a run whose arrays a `_Repeat` has put in place."""
-        return self._run_held(fast.held, fast.numbers(self), fast.rows, fast.updates)
 
     def _gradients(self, arrays, rows, n, labels, weighted):
         """The loss on `n` rows of checked arrays, whose gradients are left in the network."""
@@ -898,7 +894,9 @@ class Trainer:
             if run.each_batch:
                 self.feed = (arrays, rows)
                 run("on_batch_begin", self, epoch=self.epoch + 1, batch=len(sizes))
-            loss = self._repeat(self._fast["step"]) if arrays is None else self._step(arrays, rows, n, labels, weighted)
+            fast = self._fast.get("step")
+            loss = (self._run_held(fast.held, fast.numbers(self), n, 1) if arrays is None else
+                    self._step(arrays, rows, n, labels, weighted))
             step_losses.append(loss)
             sizes.append(n)
             if run.each_batch:

@@ -266,7 +266,7 @@ def test_numbers_made_ahead_are_those_of_the_update_that_comes(make_optimizer, c
             if not ahead:
                 trainer._fast.clear()
             trainer.step(X, Y)
-        assert len(trainer._fast["step"].ahead[3] or []) == (16 if ahead and all(o.steady for o in trainer._optimizers) else 0)
+        assert len(trainer._fast["step"].ahead[3]) == (16 if ahead and all(o.steady for o in trainer._optimizers) else 0)
         trained.append((trainer.t, trainer.net.flat_parameters.tobytes(), trainer.state.tobytes()))
     assert trained[0] == trained[1]
 
